@@ -1,0 +1,20 @@
+package candmap
+
+import (
+	"net/netip"
+
+	"rolekey/cluster"
+)
+
+// RosterNode is what every node knows of another node.
+type RosterNode struct {
+	UUID        cluster.NodeID   `json:"uuid"`
+	Incarnation uint64           `json:"incarnation"`
+	Name        cluster.Name     `json:"name"`
+	Addresses   []netip.Addr     `json:"addresses"`
+	Ports       cluster.Ports    `json:"ports"`
+	Flags       cluster.Flags    `json:"flags"`
+	HostKeys    []cluster.SSHKey `json:"host_keys"` // of its sshd
+	Server      []cluster.Digest `json:"server"`    // 1..2 SHA-256 of the SubjectPublicKeyInfo of its server certificate
+	Identity    []cluster.Digest `json:"identity"`  // 1..2, same of its identity certificate
+}

@@ -1,0 +1,134 @@
+package rpc
+
+import (
+	"net/netip"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+)
+
+// Paths on the daemons' unix sockets. Only uid 0 and the daemon's own uid may
+// connect; there is no TLS and no gate.
+const (
+	LocalInit   = "/local/v1/init"   // noded, POST InitRequest -> InitReply
+	LocalJoin   = "/local/v1/join"   // noded, POST JoinRequest -> JoinReply
+	LocalLeave  = "/local/v1/leave"  // noded, POST {} -> {}
+	LocalStatus = "/local/v1/status" // noded, GET -> LocalStatusReply
+	LocalView   = "/local/v1/view"   // noded, GET ?after=E.V&lease=N -> LocalViewReply, long poll
+
+	LocalBootstrap   = "/local/v1/bootstrap"    // masterd, POST BootstrapRequest -> BootstrapReply
+	LocalKeysCreate  = "/local/v1/keys/create"  // masterd, POST LocalKeysRequest -> CandidateKeys (no SSH)
+	LocalKeysDestroy = "/local/v1/keys/destroy" // masterd, POST {} -> KeyDestroyReply
+	LocalKeysState   = "/local/v1/keys"         // masterd, GET -> LocalKeysReply
+)
+
+// InitRequest makes this node the first of a new cluster.
+type InitRequest struct {
+	Cluster           cluster.Name     `json:"cluster"`
+	Node              cluster.Name     `json:"node"`
+	Addresses         []netip.Addr     `json:"addresses"`          // empty: from noded.toml
+	RecoveryRecipient []string         `json:"recovery_recipient"` // age or ssh public keys
+	NoRecoveryKey     bool             `json:"no_recovery_key"`
+	CandidatePoolSize int              `json:"candidate_pool_size"`
+	LeaseSeconds      uint32           `json:"lease_seconds"`
+	SSHLeaseSeconds   uint32           `json:"ssh_lease_seconds"`
+	Policy            cluster.Policy   `json:"policy"`
+	SSHReach          cluster.SSHReach `json:"ssh_reach"`
+	SSHSetup          bool             `json:"ssh_setup"`
+}
+
+// InitReply tells what was made.
+type InitReply struct {
+	Cluster      cluster.UUID    `json:"cluster"`
+	Node         cluster.NodeID  `json:"node"`
+	Version      cluster.Version `json:"version"`
+	Hash         cluster.Digest  `json:"hash"`
+	RecoveryFile string          `json:"recovery_file"` // "" without a recovery key
+	Completed    bool            `json:"completed"`     // an interrupted init was finished
+}
+
+// JoinRequest carries the admission string that gnt-node add printed.
+type JoinRequest struct {
+	Token string `json:"token"`
+}
+
+// JoinReply tells where the node now belongs.
+type JoinReply struct {
+	Cluster cluster.UUID    `json:"cluster"`
+	Node    cluster.NodeID  `json:"node"`
+	Name    cluster.Name    `json:"name"`
+	Version cluster.Version `json:"version"`
+}
+
+// LocalStatusReply tells the command line where this node stands.
+type LocalStatusReply struct {
+	State   string          `json:"state"` // "none", "initializing", "joining", "member", "removed"
+	Cluster cluster.UUID    `json:"cluster"`
+	Node    cluster.NodeID  `json:"node"`
+	Name    cluster.Name    `json:"name"`
+	Role    string          `json:"role"`
+	Master  cluster.Name    `json:"master"`
+	Version cluster.Version `json:"version"`
+	Hash    cluster.Digest  `json:"hash"`
+	Fresh   bool            `json:"fresh"`
+}
+
+// LocalViewReply is what masterd needs of its node: verified by noded, which
+// runs as root on the same machine.
+type LocalViewReply struct {
+	Cluster     cluster.UUID       `json:"cluster"`
+	Node        cluster.NodeID     `json:"node"`
+	Incarnation uint64             `json:"incarnation"`
+	Addresses   []netip.Addr       `json:"addresses"`
+	Ports       cluster.Ports      `json:"ports"`
+	CA          []byte             `json:"ca"`     // DER
+	Map         candmap.Envelope   `json:"map"`    // the current one
+	Chain       []candmap.Envelope `json:"chain"`  // authority changes and recent maps before it
+	Beacon      *candmap.Envelope  `json:"beacon"` // the newest one heard
+	Docs        [][]byte           `json:"docs"`
+	Fresh       bool               `json:"fresh"`
+	LastHeard   time.Time          `json:"last_heard"`
+	Term        uint64             `json:"term"` // highest term seen in a master's call
+	Serial      uint64             `json:"serial"`
+}
+
+// BootstrapRequest asks masterd to found a cluster with this node alone.
+// Asked again with the same cluster and node it answers the same.
+type BootstrapRequest struct {
+	Cluster  cluster.UUID     `json:"cluster"`
+	Node     cluster.NodeID   `json:"node"`
+	Init     InitRequest      `json:"init"` // recipients are not needed
+	Ports    cluster.Ports    `json:"ports"`
+	Server   []byte           `json:"server"`   // PKCS#10, DER
+	Identity []byte           `json:"identity"` // PKCS#10, DER
+	HostKeys []cluster.SSHKey `json:"host_keys"`
+	SSH      []cluster.SSHKey `json:"ssh"`
+	Recovery candmap.Recovery `json:"recovery"`
+	Now      time.Time        `json:"now"`
+}
+
+// BootstrapReply carries what noded installs.
+type BootstrapReply struct {
+	CA       []byte           `json:"ca"`
+	Server   []byte           `json:"server"`
+	Identity []byte           `json:"identity"`
+	Gossip   []byte           `json:"gossip"`
+	Map      candmap.Envelope `json:"map"`
+	Docs     [][]byte         `json:"docs"`
+}
+
+// LocalKeysRequest asks masterd for candidate keys of its node.
+type LocalKeysRequest struct {
+	Cluster     cluster.UUID   `json:"cluster"`
+	Node        cluster.NodeID `json:"node"`
+	Incarnation uint64         `json:"incarnation"`
+	Name        cluster.Name   `json:"name"`
+	Certificate []byte         `json:"certificate"` // DER; empty: none yet
+}
+
+// LocalKeysReply tells whether masterd holds candidate keys.
+type LocalKeysReply struct {
+	Present bool             `json:"present"`
+	Client  []cluster.Digest `json:"client"`
+}

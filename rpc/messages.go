@@ -1,0 +1,196 @@
+package rpc
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+)
+
+// VersionReply answers MethodVersion.
+type VersionReply struct {
+	Software string `json:"software"`
+	Features int    `json:"features"` // highest feature_level the daemon knows
+	Daemon   string `json:"daemon"`
+}
+
+// HealthReply answers MethodHealth. It tells nothing that a stranger could use.
+type HealthReply struct {
+	OK      bool            `json:"ok"`
+	Version cluster.Version `json:"version"`
+	Fresh   bool            `json:"fresh"`
+}
+
+// MapDelivery carries maps, oldest first, and roster documents that they need.
+type MapDelivery struct {
+	Maps []candmap.Envelope `json:"maps"`
+	Docs [][]byte           `json:"docs"`
+}
+
+// MapAck tells what the node enforces after a delivery of a map or a beacon.
+type MapAck struct {
+	Node       cluster.NodeID   `json:"node"`
+	Version    cluster.Version  `json:"version"`
+	Hash       cluster.Digest   `json:"hash"`
+	Durable    bool             `json:"durable"`
+	Fresh      bool             `json:"fresh"`
+	LeaseUntil time.Time        `json:"lease_until"` // when its trust in this map ends
+	SSHUntil   time.Time        `json:"ssh_until"`   // expiry-time written to authorized_keys; zero: none
+	Missing    []cluster.Digest `json:"missing"`     // roster documents that it lacks
+	Problems   []string         `json:"problems"`    // enforced, but something else went wrong
+}
+
+// MapPull answers MethodMapGet: what the node can prove after the version asked for.
+type MapPull struct {
+	Maps   []candmap.Envelope `json:"maps"`
+	Beacon *candmap.Envelope  `json:"beacon"`
+}
+
+// KeyCreateRequest asks a node to have candidate keys, and to install the
+// certificate when there is one. Asking again changes nothing.
+type KeyCreateRequest struct {
+	Incarnation uint64 `json:"incarnation"`
+	Certificate []byte `json:"certificate"` // DER; empty: not issued yet
+}
+
+// CandidateKeys are the public halves of what makes a node a candidate.
+type CandidateKeys struct {
+	CSR        []byte             `json:"csr"`        // PKCS#10 of the client key, DER
+	Signing    candmap.SigningKey `json:"signing"`    // Ed25519
+	Possession []byte             `json:"possession"` // pki.ProvePossession by the signing key
+	SSH        []cluster.SSHKey   `json:"ssh"`        // root's key; empty with --no-ssh-setup
+	Installed  cluster.Digest     `json:"installed"`  // of the installed client certificate; zero: none
+}
+
+// KeyDestroyReply lists the files that are gone and those that could not be removed.
+type KeyDestroyReply struct {
+	Removed  []string `json:"removed"`
+	Problems []string `json:"problems"`
+}
+
+// SSHProbeRequest asks a candidate to authenticate by SSH to the targets,
+// without opening a session.
+type SSHProbeRequest struct {
+	Targets []SSHTarget `json:"targets"`
+}
+
+// SSHTarget is one sshd.
+type SSHTarget struct {
+	Node    cluster.NodeID   `json:"node"`
+	Name    cluster.Name     `json:"name"`
+	Address netip.Addr       `json:"address"`
+	Port    uint16           `json:"port"`
+	Keys    []cluster.SSHKey `json:"keys"` // its host keys
+}
+
+// SSHProbeReply has one result for each target, in order.
+type SSHProbeReply struct {
+	Results []SSHProbeResult `json:"results"`
+}
+
+// SSHProbeResult is empty in Error when the login worked.
+type SSHProbeResult struct {
+	Node  cluster.NodeID `json:"node"`
+	Error string         `json:"error"`
+}
+
+// NodeState is what a node says of itself for verify and for gnt-node info.
+type NodeState struct {
+	Node          cluster.NodeID   `json:"node"`
+	Name          cluster.Name     `json:"name"`
+	Software      string           `json:"software"`
+	Time          time.Time        `json:"time"`
+	Version       cluster.Version  `json:"version"`
+	Hash          cluster.Digest   `json:"hash"`
+	Roster        cluster.Digest   `json:"roster"` // of the roster in force
+	LeaseSeconds  uint32           `json:"lease_seconds"`
+	LeaseUntil    time.Time        `json:"lease_until"`
+	Policy        cluster.Policy   `json:"policy"`
+	Fresh         bool             `json:"fresh"`
+	Forks         int              `json:"forks"`  // pieces of fork evidence
+	Server        cluster.Digest   `json:"server"` // pin of the server certificate in use
+	Identity      cluster.Digest   `json:"identity"`
+	Client        []cluster.Digest `json:"client"` // installed candidate certificates
+	ServerEnds    time.Time        `json:"server_ends"`
+	IdentityEnds  time.Time        `json:"identity_ends"`
+	PrivateKey    bool             `json:"private_key"`    // root's key lies on this node
+	PublicKey     *cluster.SSHKey  `json:"public_key"`     // of it
+	MasterKeys    bool             `json:"master_keys"`    // masterd holds candidate keys
+	Authorized    []cluster.SSHKey `json:"authorized"`     // keys in the managed block
+	Foreign       []string         `json:"foreign"`        // fingerprints of former candidates' keys in foreign lines
+	BlockProblems []string         `json:"block_problems"` // why sshd would not honour the block
+	SSHUntil      time.Time        `json:"ssh_until"`
+	SSHSetup      bool             `json:"ssh_setup"`
+	Refusals      map[string]int64 `json:"refusals"` // by reason, since start
+}
+
+// AdmitRequest asks for a place in the cluster. The first call of a new node
+// names only the map that its string pins; the reply lets it authenticate the
+// server before it says anything else.
+type AdmitRequest struct {
+	Pin     cluster.Digest  `json:"pin"`
+	Request json.RawMessage `json:"request"` // an AdmitBody; null in the first call
+	Proof   []byte          `json:"proof"`   // pki.Prove over the bytes of Request
+}
+
+// AdmitBody is what the new node says of itself.
+type AdmitBody struct {
+	Record    cluster.UUID     `json:"record"`
+	Name      cluster.Name     `json:"name"`
+	Addresses []netip.Addr     `json:"addresses"`
+	Ports     cluster.Ports    `json:"ports"`
+	Server    []byte           `json:"server"`   // PKCS#10, DER
+	Identity  []byte           `json:"identity"` // PKCS#10, DER
+	HostKeys  []cluster.SSHKey `json:"host_keys"`
+	Software  string           `json:"software"`
+	Features  int              `json:"features"`
+}
+
+// AdmitReply answers both calls; only Maps is set in the first.
+type AdmitReply struct {
+	Maps     []candmap.Envelope `json:"maps"` // from the pinned one to the newest
+	Docs     [][]byte           `json:"docs"` // the roster
+	Beacon   *candmap.Envelope  `json:"beacon"`
+	Node     cluster.NodeID     `json:"node"`
+	CA       []byte             `json:"ca"`       // DER
+	Server   []byte             `json:"server"`   // DER
+	Identity []byte             `json:"identity"` // DER
+	Gossip   []byte             `json:"gossip"`   // the gossip key: a fence, see DESIGN 4.6
+}
+
+// CertificateRequest renews a certificate of the caller's own node.
+type CertificateRequest struct {
+	Kind string `json:"kind"` // "server" or "identity"; "" only reports the node's first contact
+	CSR  []byte `json:"csr"`
+}
+
+// CertificateReply carries the new certificate; Gossip is the current key.
+type CertificateReply struct {
+	Certificate []byte `json:"certificate"`
+	Gossip      []byte `json:"gossip"`
+}
+
+// SignRequest asks a voter to sign what its own log yields. Payload is the
+// payload of a map or a beacon; a map may be named by version and hash alone.
+type SignRequest struct {
+	PayloadType string          `json:"payload_type"`
+	Version     cluster.Version `json:"version"`
+	Hash        cluster.Digest  `json:"hash"`
+	Payload     []byte          `json:"payload"` // of a beacon; empty for a map
+	Term        uint64          `json:"term"`
+}
+
+// SignReply carries the signature.
+type SignReply struct {
+	Signature candmap.Signature `json:"signature"`
+}
+
+// Seen is the newest position that a daemon saw from a peer: what a restored
+// copy of that peer's disk would be behind of.
+type Seen struct {
+	Term    uint64          `json:"term"`
+	Index   uint64          `json:"index"`
+	Version cluster.Version `json:"version"`
+}
