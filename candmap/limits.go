@@ -15,7 +15,16 @@ const (
 	MaxFrom          = 16
 	MaxSSHBlob       = 2048 // bytes of one public key blob
 	MaxRecoveryKeys  = 16
-	MaxDepth         = 8 // nesting of JSON
+	MaxDepth         = 8       // nesting of JSON
+	MaxNumber        = 1 << 53 // every number in a document is exact in any JSON reader
+
+	// MaxRecoveryThreshold leaves room on one envelope for the majorities of
+	// seven old and seven new voters beside the recovery signatures.
+	MaxRecoveryThreshold = MaxSignatures - 2*(MaxVoters/2+1)
+
+	MaxChain  = 128 // envelopes in one delivery or answer
+	MaxRecent = 64  // versions kept that do not change the authority
+	MaxForks  = 32  // pairs of envelopes kept as evidence
 
 	RosterBuckets  = 64
 	MaxRosterIndex = 16 << 10

@@ -1,0 +1,172 @@
+package candmap
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"rolekey/cluster"
+)
+
+// The types of the roster's documents. They are not signed: the map names the
+// index by hash, and the index the buckets.
+const (
+	RosterIndexType  = "application/vnd.rolekey.roster-index.v1+json"
+	RosterBucketType = "application/vnd.rolekey.roster-bucket.v1+json"
+)
+
+const (
+	maxIndexItems  = 16 + RosterBuckets
+	maxBucketItems = MaxBucket / 16 // the leanest node needs more than 16 bytes for each of its values
+)
+
+// Roster is all nodes of the cluster, assembled and checked. It never changes;
+// do not modify what its methods return.
+type Roster struct {
+	nodes      []RosterNode // sorted by UUID
+	hash       cluster.Digest
+	index      []byte
+	docs       map[cluster.Digest][]byte
+	byName     map[cluster.Name]*RosterNode
+	byIdentity map[cluster.Digest]*RosterNode
+	byServer   map[cluster.Digest]*RosterNode
+}
+
+// Hash returns the SHA-256 of the index: what a map names.
+func (r *Roster) Hash() cluster.Digest { return r.hash }
+
+// Index returns the index document.
+func (r *Roster) Index() []byte { return r.index }
+
+// Docs returns the index and the buckets, by hash.
+func (r *Roster) Docs() map[cluster.Digest][]byte { return r.docs }
+
+// Nodes returns all nodes, sorted by UUID.
+func (r *Roster) Nodes() []RosterNode { return r.nodes }
+
+// Node returns a node by its UUID, or nil.
+func (r *Roster) Node(id cluster.NodeID) *RosterNode {
+	i, ok := slices.BinarySearchFunc(r.nodes, id, func(n RosterNode, id cluster.NodeID) int {
+		return bytes.Compare(n.UUID[:], id[:])
+	})
+	if !ok {
+		return nil
+	}
+	return &r.nodes[i]
+}
+
+// ByName returns a node by its name, or nil.
+func (r *Roster) ByName(name cluster.Name) *RosterNode { return r.byName[name] }
+
+// ByIdentity returns the node whose identity key has this pin, or nil. It does
+// not allocate.
+func (r *Roster) ByIdentity(pin cluster.Digest) *RosterNode { return r.byIdentity[pin] }
+
+// ByServer returns the node whose server key has this pin, or nil. It does not
+// allocate.
+func (r *Roster) ByServer(pin cluster.Digest) *RosterNode { return r.byServer[pin] }
+
+// RosterIndex lists the buckets of a roster; the zero digest is an empty one.
+type RosterIndex struct {
+	Count   int
+	Buckets [RosterBuckets]cluster.Digest
+}
+
+type wireIndex struct {
+	Type    string           `json:"type"`
+	Nodes   int              `json:"nodes"`
+	Buckets []cluster.Digest `json:"buckets"`
+}
+
+type wireBucket struct {
+	Type  string       `json:"type"`
+	Nodes []RosterNode `json:"nodes"`
+}
+
+// bucketOf spreads nodes over the buckets by the hash of their UUID.
+func bucketOf(id cluster.NodeID) int { return int(cluster.DigestOf(id[:])[0]) % RosterBuckets }
+
+func (ri *RosterIndex) encode() ([]byte, error) {
+	return marshalWithin(wireIndex{RosterIndexType, ri.Count, ri.Buckets[:]}, MaxRosterIndex)
+}
+
+// ParseRosterIndex reads an index whose hash is known.
+func ParseRosterIndex(b []byte, want cluster.Digest) (*RosterIndex, error) {
+	ri := new(RosterIndex)
+	err := parseHashed(b, want, RosterIndexType, MaxRosterIndex, maxIndexItems, func(w *wireIndex) ([]byte, error) {
+		if w.Nodes < 1 || len(w.Buckets) != RosterBuckets {
+			return nil, bad("%d nodes in %d buckets, want at least 1 in %d", w.Nodes, len(w.Buckets), RosterBuckets)
+		}
+		ri.Count = w.Nodes
+		copy(ri.Buckets[:], w.Buckets)
+		return ri.encode()
+	})
+	if err != nil {
+		return nil, wrapCode("parse roster index", err)
+	}
+	return ri, nil
+}
+
+// Missing returns the buckets that have does not report, each once.
+func (ri *RosterIndex) Missing(have func(cluster.Digest) bool) []cluster.Digest {
+	var missing []cluster.Digest
+	for _, d := range ri.Buckets {
+		if !d.IsZero() && !have(d) {
+			missing = append(missing, d)
+		}
+	}
+	return missing
+}
+
+func encodeBucket(nodes []RosterNode) ([]byte, error) {
+	w := wireBucket{RosterBucketType, slices.Clone(notNil(nodes))}
+	for i := range w.Nodes {
+		n := &w.Nodes[i]
+		n.Addresses, n.HostKeys = notNil(n.Addresses), notNil(n.HostKeys)
+		n.Server, n.Identity = notNil(n.Server), notNil(n.Identity)
+	}
+	return marshalWithin(w, MaxBucket)
+}
+
+func parseBucket(b []byte, want cluster.Digest) ([]RosterNode, error) {
+	var nodes []RosterNode
+	err := parseHashed(b, want, RosterBucketType, MaxBucket, maxBucketItems, func(w *wireBucket) ([]byte, error) {
+		nodes = w.Nodes
+		return encodeBucket(w.Nodes)
+	})
+	if err != nil {
+		return nil, wrapCode("parse roster bucket", err)
+	}
+	return nodes, nil
+}
+
+// parseHashed checks the hash before anything else, then the type, then the
+// canonical encoding.
+func parseHashed[T any](b []byte, want cluster.Digest, docType string, maxBytes, maxItems int, encode func(*T) ([]byte, error)) error {
+	if len(b) > maxBytes {
+		return cluster.Errorf(cluster.CodeTooLarge, "%d bytes, the limit is %d", len(b), maxBytes)
+	}
+	if cluster.DigestOf(b) != want {
+		return bad("hash is not %s", want.Short())
+	}
+	if err := checkDocType(b, docType); err != nil {
+		return err
+	}
+	_, err := decodeCanonical(b, maxBytes, maxItems, encode)
+	return err
+}
+
+// checkDocType uses that a canonical document begins with its type.
+func checkDocType(b []byte, docType string) error {
+	head, _ := json.Marshal(docType) // a constant marshals
+	if bytes.HasPrefix(b, append([]byte(`{"type":`), head...)) {
+		return nil
+	}
+	stem := docType[:strings.LastIndex(docType, ".v")+2]
+	if bytes.HasPrefix(b, []byte(`{"type":"`+stem)) {
+		return cluster.Errorf(cluster.CodeUnsupportedFormat, "not of the format %s", docType).
+			WithHint("upgrade rolekey on this node")
+	}
+	return bad("not a document of type %s", docType)
+}
