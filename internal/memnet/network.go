@@ -146,6 +146,25 @@ func (n *Network) Reset(a, b netip.Addr) {
 	}
 }
 
+// Close stops every host and ends every stream at both ends now, whatever is
+// still on its way. Call it last in a bubble: when the bubble's main goroutine
+// returns its clock stops, and a reader of delayed data would wait for ever.
+func (n *Network) Close() {
+	n.mu.Lock()
+	hosts := make([]*Host, 0, len(n.hosts))
+	for _, h := range n.hosts {
+		hosts = append(hosts, h)
+	}
+	n.mu.Unlock()
+	for _, h := range hosts {
+		for _, c := range h.conns() {
+			c.in.abort(net.ErrClosed)
+			c.out.abort(net.ErrClosed)
+		}
+		h.Stop()
+	}
+}
+
 // oneWay returns the latency from one host to another.
 func (l *links) oneWay(from, to netip.Addr) time.Duration {
 	if from == to {

@@ -252,6 +252,27 @@ func TestStopAndStart(t *testing.T) {
 	})
 }
 
+func TestCloseEndsReadersOfDelayedData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New()
+		c, s := pair(t, n)
+		n.SetLatency(time.Hour)
+		send(t, c, "late")
+		c.Close() // forgotten by its host, but the peer still waits for it
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.Read(make([]byte, 1))
+			done <- err
+		}()
+		synctest.Wait()
+		start := time.Now()
+		n.Close()
+		if err := <-done; !errors.Is(err, net.ErrClosed) || time.Since(start) != 0 {
+			t.Errorf("read: %v after %v", err, time.Since(start))
+		}
+	})
+}
+
 // A writer whose peer has stopped behind a partition must not wait for it
 // while there is room, and must not wait for ever when there is none.
 func TestStoppedPeerNeverBlocksWriter(t *testing.T) {

@@ -58,7 +58,7 @@ func TestMutualTLSAndHTTP2InBubble(t *testing.T) {
 		answer := func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, r.Proto+" "+r.TLS.PeerCertificates[0].SerialNumber.String())
 		}
-		server := &http.Server{Handler: http.HandlerFunc(answer), TLSConfig: conf}
+		server := &http.Server{Handler: http.HandlerFunc(answer), TLSConfig: conf.Clone()}
 		l := listen(t, n.Host(addrB), 1811)
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = server.ServeTLS(l, "", "") })
@@ -71,10 +71,10 @@ func TestMutualTLSAndHTTP2InBubble(t *testing.T) {
 			t.Error("a request crossed the partition")
 		}
 		tr.CloseIdleConnections()
-		n.Heal()
 		if err := server.Close(); err != nil {
 			t.Error(err)
 		}
+		n.Close()
 		wg.Wait()
 	})
 }
