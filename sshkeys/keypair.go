@@ -1,0 +1,213 @@
+package sshkeys
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"rolekey/cluster"
+	"rolekey/internal/atomicfile"
+)
+
+// The names in a key folder.
+const (
+	privateName = "id"
+	publicName  = "id.pub"
+)
+
+// maxKeyFile bounds what is read of a key file.
+const maxKeyFile = 64 << 10
+
+// ErrNoKey says that the folder holds no private key.
+var ErrNoKey = errors.New("no ssh key here")
+
+// KeyDir is the folder of the node's own SSH key pair, Rolekey's own and
+// nobody else's. Its owner serialises the calls.
+type KeyDir struct{ Path string }
+
+// PrivateFile returns the path that ssh's IdentityFile names.
+func (d KeyDir) PrivateFile() string { return filepath.Join(d.Path, privateName) }
+
+func (d KeyDir) publicFile() string { return filepath.Join(d.Path, publicName) }
+
+// Ensure returns the public key of the pair, making the pair if there is none.
+// A file in the place of the key that is not a usable Ed25519 key, such as a
+// symbolic link, is replaced: the folder is ours, and a key that nobody can use
+// would block every promotion. Mode, owner and id.pub are put right each time.
+func (d KeyDir) Ensure(node cluster.NodeID) (key cluster.SSHKey, created bool, err error) {
+	if node.IsZero() {
+		return cluster.SSHKey{}, false, fmt.Errorf("make ssh key: no node id")
+	}
+	if err := d.ensureFolder(); err != nil {
+		return cluster.SSHKey{}, false, fmt.Errorf("make ssh key: %w", err)
+	}
+	signer, err := d.signer()
+	if created = errors.Is(err, ErrNoKey) || errors.Is(err, errUnusable); created {
+		signer, err = d.generate(node)
+	}
+	if err != nil {
+		return cluster.SSHKey{}, false, fmt.Errorf("make ssh key: %w", err)
+	}
+	key = KeyOf(signer.PublicKey())
+	if err := d.writePublic(key, node); err != nil {
+		return cluster.SSHKey{}, created, fmt.Errorf("make ssh key: %w", err)
+	}
+	return key, created, nil
+}
+
+// Load returns the public half of the private key on disk, or ErrNoKey.
+func (d KeyDir) Load() (cluster.SSHKey, error) {
+	signer, err := d.signer()
+	if err != nil {
+		return cluster.SSHKey{}, fmt.Errorf("load ssh key: %w", err)
+	}
+	return KeyOf(signer.PublicKey()), nil
+}
+
+// Present lists the files of the pair, and leftovers of interrupted writes,
+// that exist. What is not on this list holds no key of ours.
+func (d KeyDir) Present() ([]string, error) {
+	var found []string
+	for _, name := range ownNames() {
+		path := filepath.Join(d.Path, name)
+		switch _, err := os.Lstat(path); {
+		case err == nil:
+			found = append(found, path)
+		case !errors.Is(err, fs.ErrNotExist):
+			return found, fmt.Errorf("look for ssh key: %w", err)
+		}
+	}
+	return found, nil
+}
+
+// Destroy unlinks the pair and the leftovers of interrupted writes, makes that
+// durable, and returns the paths that it removed. A folder that is not there
+// holds nothing. Neither the folder nor a file is followed if it is a link.
+func (d KeyDir) Destroy() (removed []string, err error) {
+	dir, err := unix.Open(d.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("destroy ssh key: open folder %s: %w", d.Path, err)
+	}
+	defer func() { err = errors.Join(err, unix.Close(dir)) }()
+	var errs []error
+	for _, name := range ownNames() {
+		switch err := unix.Unlinkat(dir, name, 0); {
+		case err == nil:
+			removed = append(removed, filepath.Join(d.Path, name))
+		case !errors.Is(err, fs.ErrNotExist):
+			errs = append(errs, fmt.Errorf("destroy ssh key: remove %s: %w", name, err))
+		}
+	}
+	// Also when nothing was removed: an earlier call may have been interrupted
+	// between the removal and its own sync.
+	if err := unix.Fsync(dir); err != nil {
+		errs = append(errs, fmt.Errorf("destroy ssh key: sync folder %s: %w", d.Path, err))
+	}
+	return removed, errors.Join(errs...)
+}
+
+// ownNames are all names that this package ever creates in the folder, the
+// private ones first.
+func ownNames() []string {
+	return []string{
+		privateName, filepath.Base(atomicfile.TempName(privateName)),
+		publicName, filepath.Base(atomicfile.TempName(publicName)),
+	}
+}
+
+func (d KeyDir) ensureFolder() error {
+	if err := os.MkdirAll(d.Path, 0o700); err != nil {
+		return err
+	}
+	dir, err := unix.Open(d.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open folder %s: %w", d.Path, err)
+	}
+	return errors.Join(unix.Fchmod(dir, 0o700), unix.Close(dir))
+}
+
+// errUnusable marks a file in the place of the key that holds no key of ours.
+var errUnusable = errors.New("the file holds no usable key")
+
+func (d KeyDir) signer() (ssh.Signer, error) {
+	text, err := readPrivate(d.PrivateFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoKey
+	}
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%w: it is a symbolic link", errUnusable)
+	}
+	if err != nil {
+		return nil, err
+	}
+	signer, err := ssh.ParsePrivateKey(text)
+	clear(text)
+	if err != nil || signer.PublicKey().Type() != ssh.KeyAlgoED25519 {
+		return nil, errUnusable // the parser's text could quote the key
+	}
+	return signer, nil
+}
+
+// readPrivate reads the key file and takes away what ssh would refuse it for.
+func readPrivate(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is no regular file", errUnusable, path)
+	}
+	if info.Mode().Perm() != 0o600 {
+		if err := f.Chmod(0o600); err != nil {
+			return nil, err
+		}
+	}
+	return io.ReadAll(io.LimitReader(f, maxKeyFile))
+}
+
+func (d KeyDir) generate(node cluster.NodeID) (ssh.Signer, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("generate key: %w", err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, Comment(node))
+	if err != nil {
+		return nil, fmt.Errorf("encode key: %w", err)
+	}
+	text := pem.EncodeToMemory(block)
+	defer clear(text)
+	if err := atomicfile.Write(d.PrivateFile(), text, atomicfile.Durable(0o600)); err != nil {
+		return nil, err
+	}
+	return ssh.NewSignerFromKey(private)
+}
+
+// writePublic writes id.pub unless it is right already. Nothing reads it back:
+// it is for people and for ssh, which wants it beside an encrypted key.
+func (d KeyDir) writePublic(k cluster.SSHKey, node cluster.NodeID) error {
+	want := []byte(keyText(k, node) + "\n")
+	if info, err := os.Lstat(d.publicFile()); err == nil && info.Mode().IsRegular() {
+		if have, err := os.ReadFile(d.publicFile()); err == nil && bytes.Equal(have, want) {
+			return nil
+		}
+	}
+	return atomicfile.Write(d.publicFile(), want, atomicfile.Durable(0o644))
+}
