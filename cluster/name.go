@@ -62,7 +62,8 @@ func (n Name) MarshalText() ([]byte, error) { return []byte(n), nil }
 func ParseAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("address %q: %w", clip(s), err)
+		// The parser's own error repeats s, however long.
+		return netip.Addr{}, fmt.Errorf("address %q: want an IP address", clip(s))
 	}
 	if err := CheckAddr(a); err != nil {
 		return netip.Addr{}, err
@@ -77,7 +78,7 @@ func ParseAddr(s string) (netip.Addr, error) {
 // multicast, and IPv4 addresses in IPv6 clothing.
 func CheckAddr(a netip.Addr) error {
 	if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.Is4In6() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-		return fmt.Errorf("address %q: want a plain unicast IPv4 or IPv6 address", a)
+		return fmt.Errorf("address %q: want a plain unicast IPv4 or IPv6 address", clip(a.String()))
 	}
 	return nil
 }
