@@ -24,11 +24,10 @@ const (
 // replicated state.
 type CA struct {
 	Cert *x509.Certificate
-	key  crypto.Signer
+	key  hiddenKey
 }
 
-// Format implements fmt.Formatter for every verb. It must be on CA itself: fmt
-// calls no methods of unexported fields.
+// Format implements fmt.Formatter for every verb.
 func (CA) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("CA([redacted])")) }
 
 // NewCA makes a cluster CA with a new key.
@@ -78,7 +77,7 @@ func newCA(der []byte, key crypto.Signer) (*CA, error) {
 	if !samePublic(key, cert.PublicKey) {
 		return nil, errors.New("parse CA: the key does not fit the certificate")
 	}
-	return &CA{Cert: cert, key: key}, nil
+	return &CA{Cert: cert, key: hide(key)}, nil
 }
 
 // checkCA accepts only what NewCA makes: a self-signed CA for end entities.
@@ -107,7 +106,7 @@ func ClusterOf(ca *x509.Certificate) (cluster.UUID, error) {
 // MarshalKey returns the private key as PKCS #8 in DER, for the replicated
 // state.
 func (ca *CA) MarshalKey() (cluster.Secret, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(ca.key)
+	der, err := x509.MarshalPKCS8PrivateKey(ca.key())
 	if err != nil {
 		return cluster.Secret{}, fmt.Errorf("encode CA key: %w", err)
 	}

@@ -97,7 +97,7 @@ func (ca *CA) Issue(r Request, now time.Time) ([]byte, error) {
 		return nil, fmt.Errorf("issue certificate: the cluster CA is valid from %s to %s only",
 			ca.Cert.NotBefore.Format(time.RFC3339), ca.Cert.NotAfter.Format(time.RFC3339))
 	}
-	der, err := x509.CreateCertificate(rand.Reader, r.template(now, ca.Cert.NotAfter), ca.Cert, r.PublicKey, ca.key)
+	der, err := x509.CreateCertificate(rand.Reader, r.template(now, ca.Cert.NotAfter), ca.Cert, r.PublicKey, ca.key())
 	if err != nil {
 		return nil, fmt.Errorf("issue certificate: %w", err)
 	}

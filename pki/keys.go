@@ -157,6 +157,12 @@ func ParseCertDER(der []byte) (*x509.Certificate, error) {
 	return cert, nil
 }
 
+// hiddenKey holds a private key out of reach of package fmt, which calls no
+// methods on unexported fields but prints slices, such as Ed25519 keys, whole.
+type hiddenKey func() crypto.Signer
+
+func hide(key crypto.Signer) hiddenKey { return func() crypto.Signer { return key } }
+
 // samePublic reports whether key is the private half of pub.
 func samePublic(key crypto.Signer, pub crypto.PublicKey) bool {
 	k, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })

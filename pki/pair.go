@@ -26,7 +26,7 @@ const (
 // Pair is a certificate with its private key.
 type Pair struct {
 	Cert *x509.Certificate
-	Key  crypto.Signer
+	key  hiddenKey
 }
 
 // NewPair joins a certificate and a key that fit each other.
@@ -34,7 +34,15 @@ func NewPair(cert *x509.Certificate, key crypto.Signer) (Pair, error) {
 	if !samePublic(key, cert.PublicKey) {
 		return Pair{}, errors.New("make pair: the key does not fit the certificate")
 	}
-	return Pair{Cert: cert, Key: key}, nil
+	return Pair{Cert: cert, key: hide(key)}, nil
+}
+
+// Key returns the private key; nil in the zero Pair.
+func (p Pair) Key() crypto.Signer {
+	if p.key == nil {
+		return nil
+	}
+	return p.key()
 }
 
 // Format implements fmt.Formatter, so that no verb prints the key.
@@ -42,7 +50,7 @@ func (p Pair) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("Pair([redacte
 
 // TLS returns the pair as crypto/tls wants it.
 func (p Pair) TLS() tls.Certificate {
-	return tls.Certificate{Certificate: [][]byte{p.Cert.Raw}, PrivateKey: p.Key, Leaf: p.Cert}
+	return tls.Certificate{Certificate: [][]byte{p.Cert.Raw}, PrivateKey: p.Key(), Leaf: p.Cert}
 }
 
 // Files is a pair on disk: Dir/Name.pem, Dir/Name.key, and Dir/Name.key.next
@@ -83,13 +91,13 @@ func (f Files) load() (Pair, error) {
 	// key does not fit either.
 	key, errKey := ReadKey(f.key())
 	if errKey == nil && samePublic(key, cert.PublicKey) {
-		return Pair{Cert: cert, Key: key}, nil
+		return Pair{Cert: cert, key: hide(key)}, nil
 	}
 	next, errNext := ReadKey(f.next())
 	if errNext != nil || !samePublic(next, cert.PublicKey) {
 		return Pair{}, errors.Join(errors.New("no key fits the certificate"), errKey, errNext)
 	}
-	return Pair{Cert: cert, Key: next}, f.promote()
+	return Pair{Cert: cert, key: hide(next)}, f.promote()
 }
 
 // Prepare returns the key for the next certificate request, and makes it on
