@@ -1,0 +1,136 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/pki"
+)
+
+// snapshotFormat is the first byte of a snapshot.
+const snapshotFormat = 1
+
+// snapshotWire is the state with its secrets revealed.
+type snapshotWire struct {
+	Format    int    `json:"format"`
+	State     *State `json:"state"`
+	CAKey     []byte `json:"ca_key"`
+	GossipKey []byte `json:"gossip_key"`
+}
+
+// Format implements fmt.Formatter for every verb: a state is too large to
+// print, and holds secrets.
+func (s *State) Format(f fmt.State, _ rune) {
+	if s == nil {
+		_, _ = io.WriteString(f, "state <nil>")
+		return
+	}
+	_, _ = fmt.Fprintf(f, "state of %s at map %s (%d nodes, %d jobs)", s.Cluster.Name, s.Head().Version, len(s.Nodes), len(s.Jobs))
+}
+
+// EncodeSnapshot returns the state with its secrets, to be sealed. Equal
+// states give equal bytes.
+func EncodeSnapshot(s *State) ([]byte, error) {
+	b, err := marshal(snapshotWire{Format, s, s.CA.Key.Reveal(), s.Gossip.Reveal()})
+	if err != nil {
+		return nil, fmt.Errorf("encode snapshot: %w", err)
+	}
+	if len(b)+1 > MaxSnapshot {
+		return nil, cluster.Errorf(cluster.CodeTooLarge, "encode snapshot: %d bytes, the limit is %d", len(b)+1, MaxSnapshot)
+	}
+	return append([]byte{snapshotFormat}, b...), nil
+}
+
+// DecodeSnapshot reads what EncodeSnapshot wrote, and checks that the state is
+// consistent: its head is the map that it yields.
+func DecodeSnapshot(b []byte) (*State, error) {
+	if len(b) == 0 || len(b) > MaxSnapshot {
+		return nil, cluster.Errorf(cluster.CodeTooLarge, "decode snapshot: %d bytes, want 1 to %d", len(b), MaxSnapshot)
+	}
+	if b[0] != snapshotFormat {
+		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "decode snapshot: format %d; upgrade this node", b[0])
+	}
+	w := snapshotWire{State: New()}
+	if err := unmarshal(b[1:], &w); err != nil {
+		return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: %v", err)
+	}
+	if w.Format != Format || w.State == nil {
+		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "decode snapshot: state format %d; upgrade this node", w.Format)
+	}
+	s := w.State
+	s.CA.Key, s.Gossip = cluster.NewSecret(w.CAKey), cluster.NewSecret(w.GossipKey)
+	if err := s.restore(); err != nil {
+		return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: %v", err)
+	}
+	return s, nil
+}
+
+// restore checks a decoded state and computes what is derived from it.
+func (s *State) restore() error {
+	if s.Nodes == nil || s.Jobs == nil || s.Admissions == nil {
+		return errors.New("a table is missing")
+	}
+	if err := s.checkTables(); err != nil {
+		return err
+	}
+	if !s.Founded() {
+		if len(s.Chain)+len(s.Nodes) > 0 {
+			return errors.New("nodes or maps without a cluster")
+		}
+		return nil
+	}
+	if err := s.check(); err != nil {
+		return err
+	}
+	head, err := s.checkChain()
+	if err != nil {
+		return err
+	}
+	m, roster, err := Derive(s, head.Issued)
+	if err != nil {
+		return err
+	}
+	if same, err := sameContent(m, head); err != nil || !same {
+		return errors.Join(errors.New("the head of the chain is not what the state yields"), err)
+	}
+	s.headMap, s.roster = head, roster
+	return nil
+}
+
+// checkChain checks hashes and order, and returns the head.
+func (s *State) checkChain() (*candmap.Map, error) {
+	var head *candmap.Map
+	for i, e := range s.Chain {
+		m, err := candmap.DecodeMap(e.Payload)
+		if err != nil {
+			return nil, fmt.Errorf("map %s: %w", e.Version, err)
+		}
+		if e.Hash != cluster.DigestOf(e.Payload) || m.At() != e.Version || m.Cluster != s.Cluster.UUID {
+			return nil, fmt.Errorf("map %s is filed wrongly", e.Version)
+		}
+		if i > 0 && !e.Version.Newer(s.Chain[i-1].Version) {
+			return nil, errors.New("the chain is not in order")
+		}
+		head = m
+	}
+	if head == nil {
+		return nil, errors.New("the chain is empty")
+	}
+	return head, nil
+}
+
+func (s *State) checkTables() error {
+	if len(s.Removed) > MaxRemoved || s.NextJob < 1 {
+		return errors.New("too many tombstones, or a bad job counter")
+	}
+	for id, j := range s.Jobs {
+		if j == nil || j.ID != id || id < 1 || id >= s.NextJob || !j.Status.Valid() ||
+			len(j.OpStatus) != len(j.Ops) || len(j.OpResult) != len(j.Ops) || len(j.Log) != len(j.Ops) {
+			return fmt.Errorf("job %d is not well formed", id)
+		}
+	}
+	return pki.Table(s.Admissions).Validate()
+}
