@@ -1,0 +1,355 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"rolekey/cluster"
+)
+
+// MaxNodes is the largest cluster: one byte of the address.
+const MaxNodes = 250
+
+// Config says what cluster to run. Nodes is required.
+type Config struct {
+	Nodes int
+	// Dir is the cluster's folder; it may hold no other cluster. Empty means
+	// a temporary folder, which goes with the cluster.
+	Dir string
+	// Isolation is IsolationLoopback, which is also the default.
+	Isolation string
+	// Bin holds noded, masterd and the commands. The default is bin/ of the
+	// repository around the working directory.
+	Bin string
+	// Ports default to Rolekey's own, and 2222 for sshd.
+	Ports cluster.Ports
+	// CandidatePoolSize, MapLease and InitArgs go to gnt-cluster init; zero
+	// values leave its defaults.
+	CandidatePoolSize int
+	MapLease          time.Duration
+	InitArgs          []string
+	// NoNamespaces uses the host's loopback even where namespaces work.
+	NoNamespaces bool
+	// Bare starts the daemons and forms no cluster of them.
+	Bare bool
+	// Detach lets the cluster outlive the process that called Up.
+	Detach bool
+	// ReadyLimit bounds the start of one daemon (default 30 s), FormLimit the
+	// forming of the whole cluster (default 1 minute and 10 s per node).
+	ReadyLimit, FormLimit time.Duration
+	// Progress receives a line per step, and the ends of the logs that matter
+	// when a step fails. Nil discards.
+	Progress io.Writer
+}
+
+// Cluster is a running cluster.
+type Cluster struct {
+	dir      string
+	temp     bool
+	progress io.Writer
+
+	// Of the process that called Up; nil after Open.
+	lifeline io.Closer
+	gone     <-chan struct{} // closed when the holder has ended
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Nodes < 1 || c.Nodes > MaxNodes {
+		return c, fmt.Errorf("%d nodes: want 1 to %d", c.Nodes, MaxNodes)
+	}
+	switch c.Isolation {
+	case "", IsolationLoopback:
+		c.Isolation = IsolationLoopback
+	case IsolationNetns:
+		return c, errors.New("isolation netns is not part of this release: use loopback")
+	default:
+		return c, fmt.Errorf("isolation %q: want loopback", c.Isolation)
+	}
+	if c.Ports == (cluster.Ports{}) {
+		c.Ports = cluster.DefaultPorts
+		c.Ports.SSH = 2222
+	}
+	if !c.Ports.Valid() {
+		return c, errors.New("ports: one is missing or used twice")
+	}
+	if c.Bin == "" {
+		c.Bin = filepath.Join(repoRoot(), "bin")
+	}
+	if c.ReadyLimit == 0 {
+		c.ReadyLimit = 30 * time.Second
+	}
+	if c.FormLimit == 0 {
+		c.FormLimit = time.Minute + time.Duration(c.Nodes)*10*time.Second
+	}
+	if c.Progress == nil {
+		c.Progress = io.Discard
+	}
+	return c, nil
+}
+
+// Up starts a cluster and returns when all nodes hold one fresh map. After an
+// error nothing of it is left but, in a given Dir, the files.
+func Up(ctx context.Context, cfg Config) (*Cluster, error) {
+	if !mainCalled {
+		return nil, errors.New("lab.Up needs lab.Main at the start of the program")
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{progress: cfg.Progress, temp: cfg.Dir == ""}
+	if c.dir, err = prepareDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+	if cfg.Bin, err = filepath.Abs(cfg.Bin); err == nil {
+		err = errors.Join(checkDir(c.dir), checkDir(cfg.Bin))
+	}
+	if err == nil {
+		err = c.startHolder(ctx, cfg)
+	}
+	if err != nil {
+		c.removeTemp()
+		return nil, err
+	}
+	if err := c.bringUp(ctx, cfg); err != nil {
+		c.abandon()
+		return nil, err
+	}
+	return c, nil
+}
+
+// prepareDir makes the folder. Links in its name are resolved, because sshd
+// compares resolved names.
+func prepareDir(dir string) (string, error) {
+	var err error
+	if dir == "" {
+		dir, err = os.MkdirTemp("", "rolekey-lab-")
+	} else {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
+		return "", fmt.Errorf("create cluster folder: %w", err)
+	}
+	if dir, err = filepath.Abs(dir); err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("resolve cluster folder: %w", err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", fmt.Errorf("protect cluster folder: %w", err)
+	}
+	old, _ := filepath.Glob(filepath.Join(dir, "node[0-9]*"))
+	if _, err := os.Stat(socketPath(dir)); err == nil || len(old) > 0 {
+		return "", fmt.Errorf("%s holds a cluster already: end it with devcluster down --purge", dir)
+	}
+	if err := os.MkdirAll(privateDir(dir), 0o755); err != nil {
+		return "", fmt.Errorf("create cluster folder: %w", err)
+	}
+	return dir, nil
+}
+
+// startHolder starts the holder in namespaces, or without where the kernel
+// refuses.
+func (c *Cluster) startHolder(ctx context.Context, cfg Config) error {
+	tools, err := findSSH(cfg.Bin)
+	if err != nil {
+		return err
+	}
+	s := spec{
+		Tools: tools, Dir: c.dir, Nodes: cfg.Nodes, Bin: cfg.Bin, Ports: cfg.Ports, Purge: c.temp,
+		ReadyMS: cfg.ReadyLimit.Milliseconds(), Namespaces: !cfg.NoNamespaces, Reason: "they were switched off",
+	}
+	if s.Namespaces {
+		err := c.tryHolder(ctx, s, namespaceAttr())
+		if !errors.Is(err, ErrNoNamespaces) {
+			return err
+		}
+		fmt.Fprintf(c.progress, "no namespaces here, so partitions will not work: %v\n", err)
+		s.Namespaces, s.Reason = false, err.Error()
+	}
+	return c.tryHolder(ctx, s, &syscall.SysProcAttr{Setsid: true})
+}
+
+func (c *Cluster) tryHolder(ctx context.Context, s spec, attr *syscall.SysProcAttr) error {
+	log, err := os.OpenFile(holderLogPath(c.dir), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("open holder's log: %w", err)
+	}
+	defer log.Close()
+	report, theirs, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	defer report.Close()
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Args = []string{"devcluster-holder", s.Dir}
+	cmd.Env = append(os.Environ(), holderEnv+"=1")
+	cmd.Dir = "/" // a folder that will not vanish
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = attr
+	lifeline, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
+		lifeline.Close()
+		return startError(err, attr)
+	}
+	gone := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // how it ended is in its log
+		close(gone)
+	}()
+	if err := greetHolder(ctx, s, lifeline, report); err != nil {
+		lifeline.Close()
+		<-gone
+		return err
+	}
+	c.lifeline, c.gone = lifeline, gone
+	return nil
+}
+
+// startError tells a kernel that refuses namespaces from other failures.
+func startError(err error, attr *syscall.SysProcAttr) error {
+	for _, e := range []error{syscall.EPERM, syscall.EACCES, syscall.EINVAL, syscall.ENOSPC, syscall.ENOSYS, syscall.EUSERS} {
+		if attr.Cloneflags != 0 && errors.Is(err, e) {
+			return kindf(kindNoNamespaces, "create namespaces: %v", err)
+		}
+	}
+	return fmt.Errorf("start holder: %w", err)
+}
+
+// greetHolder sends the spec and waits for the report.
+func greetHolder(ctx context.Context, s spec, lifeline io.Writer, report *os.File) error {
+	stop := context.AfterFunc(ctx, func() { report.Close() })
+	defer stop()
+	if err := json.NewEncoder(lifeline).Encode(s); err != nil {
+		return fmt.Errorf("start holder: %w; its log ends with:\n%s", err, tail(holderLogPath(s.Dir), 8))
+	}
+	var r reply
+	if err := json.NewDecoder(bufio.NewReader(report)).Decode(&r); err != nil {
+		return fmt.Errorf("start holder: no report: %w; its log ends with:\n%s", errors.Join(ctx.Err(), err), tail(holderLogPath(s.Dir), 8))
+	}
+	if r.Error != nil {
+		return fmt.Errorf("start holder: %w", r.Error)
+	}
+	return nil
+}
+
+// bringUp starts the daemons of all nodes at once and forms the cluster.
+func (c *Cluster) bringUp(ctx context.Context, cfg Config) error {
+	st, err := c.State(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.progress, "starting %d nodes in %s\n", len(st.Nodes), c.dir)
+	g, gctx := errgroup.WithContext(ctx)
+	for _, n := range st.Nodes {
+		g.Go(func() error { return c.Start(gctx, n.Name) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if !cfg.Bare {
+		if err := c.form(ctx, cfg, st.Nodes); err != nil {
+			return err
+		}
+	}
+	if cfg.Detach {
+		if _, err := c.call(ctx, request{Op: opDetach}); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(c.progress, "cluster is up: %d nodes\n", len(st.Nodes))
+	return nil
+}
+
+// abandon takes down what Up had started, whatever became of its context.
+func (c *Cluster) abandon() {
+	c.lifeline.Close()
+	<-c.gone
+	c.removeTemp()
+}
+
+func (c *Cluster) removeTemp() {
+	if c.temp {
+		_ = os.RemoveAll(c.dir) // best effort: the caller has an error already
+	}
+}
+
+// Down ends all processes of the cluster and removes its files from Dir.
+func (c *Cluster) Down(ctx context.Context) error {
+	if err := c.Shutdown(ctx); err != nil {
+		return err
+	}
+	if err := purgeDir(c.dir); err != nil {
+		return fmt.Errorf("remove cluster's files: %w", err)
+	}
+	return nil
+}
+
+// Shutdown ends all processes of the cluster and keeps the nodes' files, for
+// reading.
+func (c *Cluster) Shutdown(ctx context.Context) error {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if err := writeRequest(conn, request{Op: opDown}, nil); err != nil {
+		return err
+	}
+	if _, err := readReply(json.NewDecoder(conn)); err != nil {
+		return err
+	}
+	return c.awaitGone(ctx)
+}
+
+// awaitGone waits until the holder has let go of the folder's lock, which is
+// the last that it does.
+func (c *Cluster) awaitGone(ctx context.Context) error {
+	if c.gone != nil {
+		select {
+		case <-c.gone:
+			c.lifeline.Close()
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("wait for holder: %w", ctx.Err())
+		}
+	}
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
+		f, err := lockDir(c.dir)
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			if f != nil {
+				f.Close()
+			}
+			return nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return fmt.Errorf("wait for holder: %w", ctx.Err())
+		}
+	}
+}
