@@ -3,7 +3,6 @@ package candmap
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -214,8 +213,11 @@ func bad(format string, args ...any) *cluster.Error {
 
 // wrapCode puts "verb object: " before a message and keeps the code.
 func wrapCode(what string, err error) error {
-	var e *cluster.Error
-	if !errors.As(err, &e) {
+	if err == nil {
+		return nil
+	}
+	e, ok := err.(*cluster.Error) //nolint:errorlint // a wrapped one keeps its wrapping, such as ForkError
+	if !ok {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	c := *e

@@ -122,7 +122,7 @@ func FollowAged(held *Verified, env Envelope, trustExpired bool) (*Verified, err
 	}
 	switch m.At().Compare(held.At()) {
 	case -1:
-		return nil, older("map", m.At(), held)
+		return nil, older("map", m.At(), held.At())
 	case 0:
 		return nil, held.sameVersion(m, env)
 	}
@@ -182,16 +182,15 @@ func followChain(held *Verified, envs []Envelope, expired func(*Verified) bool) 
 			taken, held, err = append(taken, next), next, nil
 		case errors.As(ferr, &fork):
 			return taken, ferr
-		case !passedOver(ferr) || err == nil && len(taken) == 0:
+		case errors.Is(ferr, ErrKnown): // what came before it is behind us
+			if len(taken) == 0 {
+				err = ferr
+			}
+		case cluster.CodeOf(ferr) != cluster.CodeMapOlder || len(taken) == 0 && err == nil:
 			err = ferr
 		}
 	}
 	return taken, err
-}
-
-// passedOver reports whether a map was refused only because it is not newer.
-func passedOver(err error) bool {
-	return errors.Is(err, ErrKnown) || cluster.CodeOf(err) == cluster.CodeMapOlder
 }
 
 // VerifyBeacon verifies that a majority of held's voters signed a beacon for
@@ -211,7 +210,7 @@ func VerifyBeacon(held *Verified, env Envelope) (*Beacon, error) {
 	case b.Cluster != held.Cluster:
 		return nil, cluster.Errorf(cluster.CodeBadSignature, "verify beacon: it is of another cluster, %s", b.Cluster)
 	case order < 0:
-		return nil, older("beacon", b.At(), held)
+		return nil, older("beacon", b.At(), held.At())
 	case order == 0 && b.Map != held.Hash:
 		return nil, newFork(held.Envelope, env, held.At())
 	}
@@ -223,6 +222,6 @@ func unsigned(held *Verified) error {
 		WithHint("if the voters changed since, the versions between are needed first")
 }
 
-func older(what string, at cluster.Version, held *Verified) error {
-	return cluster.Errorf(cluster.CodeMapOlder, "verify %s: version %s is older than %s", what, at, held.At())
+func older(what string, at, held cluster.Version) error {
+	return cluster.Errorf(cluster.CodeMapOlder, "verify %s: version %s is older than %s", what, at, held)
 }
