@@ -38,8 +38,8 @@
 // when it stands in a claimed place and has a form that Rolekey writes: it
 // parses, its only comment is "rolekey:" and a UUID, and it has no option
 // other than from, expiry-time, restrict and the plain permissions (later
-// releases may write those). Blanks around such a line do not matter, and
-// neither does a carriage return at its end. Claimed places are
+// releases may write those). Blanks around such a line and between its words do
+// not matter, and neither does a carriage return at its end. Claimed places are
 //
 //   - from a BEGIN to its END;
 //   - from a BEGIN without END to the end of the file;

@@ -81,7 +81,7 @@ func (f File) apply(b Block) (Report, error) {
 		f.repair(&report, &old)
 	}
 	if !report.Changed {
-		return report, nil
+		return report, f.settle(old, b.file)
 	}
 	err = f.write(old, want, b.file)
 	if err == nil || errors.Is(err, errChanged) || b.file != authorizedKeys {
@@ -90,6 +90,22 @@ func (f File) apply(b Block) (Report, error) {
 	n, offErr := f.disable(old.content, b)
 	report.Disabled, report.Changed = n, n > 0
 	return report, errors.Join(err, offErr)
+}
+
+// settle makes durable what is right already: the call that wrote it may have
+// been interrupted before its last sync. A clean file costs next to nothing.
+func (f File) settle(old state, kind fileKind) error {
+	if kind != authorizedKeys || old.info == nil {
+		return nil
+	}
+	h, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err == nil {
+		err = errors.Join(h.Sync(), h.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("sync key file: %w", err)
+	}
+	return atomicfile.SyncDir(filepath.Dir(f.Path))
 }
 
 // state is the file as it was read.

@@ -77,8 +77,15 @@ func TestG10HostsFailClosed(t *testing.T) {
 		}
 	}
 	for _, c := range []ClientConfig{
-		{}, {KnownHosts: "rel"}, {KnownHosts: "/a\"b"}, {KnownHosts: "/a\nb"}, {KnownHosts: `/a\b`}, {KnownHosts: "/${HOME}"},
-		{KnownHosts: "/k", Identity: "rel"}, {KnownHosts: "/k", User: "a b"}, {KnownHosts: "/k", LocalUser: "*"},
+		{},
+		{KnownHosts: "rel"},
+		{KnownHosts: "/a\"b"},
+		{KnownHosts: "/a\nb"},
+		{KnownHosts: `/a\b`},
+		{KnownHosts: "/${HOME}"},
+		{KnownHosts: "/k", Identity: "rel"},
+		{KnownHosts: "/k", User: "a b"},
+		{KnownHosts: "/k", LocalUser: "*"},
 	} {
 		if text, err := c.Render([]Host{good}); err == nil {
 			t.Errorf("%+v: accepted\n%s", c, text)
@@ -148,7 +155,7 @@ func TestClientConfigBySSH(t *testing.T) {
 		got := sshG(t, path, w.dest)
 		want := map[string]string{
 			"hostname": w.hostname, "port": w.port, "hostkeyalias": w.alias, "bindaddress": w.bind, "user": "root",
-			"stricthostkeychecking": "true", "identitiesonly": "yes", "identityfile": percent + "/id", "userknownhostsfile": dir + "/known_hosts",
+			"stricthostkeychecking": "true", "identitiesonly": "yes", "updatehostkeys": "false", "identityfile": percent + "/id", "userknownhostsfile": dir + "/known_hosts",
 		}
 		for k, v := range want {
 			if got[k] != v {

@@ -1,7 +1,6 @@
 package sshkeys
 
 import (
-	"crypto/dsa"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -76,9 +75,13 @@ func TestParseKeyTypes(t *testing.T) {
 
 func TestParseKeyRefuses(t *testing.T) {
 	ed := newKey(t)
-	dsaKey := keyFrom(t, &dsa.PublicKey{Parameters: dsa.Parameters{
-		P: new(big.Int).SetBit(big.NewInt(1), 1023, 1), Q: new(big.Int).SetBit(big.NewInt(1), 159, 1), G: big.NewInt(2),
-	}, Y: big.NewInt(4)})
+	dsaKey := cluster.SSHKey{Type: "ssh-dss", Blob: ssh.Marshal(struct {
+		Type       string
+		P, Q, G, Y *big.Int
+	}{"ssh-dss", new(big.Int).SetBit(big.NewInt(1), 1023, 1), new(big.Int).SetBit(big.NewInt(1), 159, 1), big.NewInt(2), big.NewInt(4)})}
+	if pub, err := ssh.ParsePublicKey(dsaKey.Blob); err != nil || pub.Type() != "ssh-dss" {
+		t.Fatalf("the DSA key is not even one: %v", err)
+	}
 	// The same RSA key with a superfluous zero in front of its exponent.
 	long := rsaKey(t, 3072)
 	i := 4 + len("ssh-rsa")
@@ -272,4 +275,28 @@ func writeFile(t testing.TB, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func FuzzParsers(f *testing.F) {
+	f.Add([]byte(keyText(fixedKey(1), nodeA)))
+	f.Add([]byte(lineA))
+	f.Add([]byte("a.example,[192.0.2.1]:22 " + keyText(fixedKey(1), nodeA)))
+	f.Add([]byte("OpenSSH_9.2p1\nauthorizedkeysfile %h/%%x none\nport 1"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if k, err := ParsePublicLine(b); err == nil {
+			line := []byte(keyText(k, nodeA))
+			if again, err := ParsePublicLine(line); err != nil || string(again.Blob) != string(k.Blob) {
+				t.Fatalf("a key does not survive its own text: %v", err)
+			}
+			if key, ok := parseOwn(string(line), authorizedKeys); !ok || key != string(k.Blob) {
+				t.Fatalf("a line of ours is not recognised: %q", line)
+			}
+		}
+		if v, err := ParseVersion(b); err == nil && v.String() == "" {
+			t.Fatal("a version without text")
+		}
+		if path, err := Path(string(b), Account{Name: "root", Home: "/root"}); err == nil && !filepath.IsAbs(path) {
+			t.Fatalf("relative path %q", path)
+		}
+	})
 }

@@ -10,8 +10,8 @@ import (
 	"rolekey/cluster"
 )
 
-// The markers and the mark of a disabled line, which has the length of nothing
-// in particular but is shorter than every key line.
+// The markers, and the mark that overwrites the beginning of a disabled line. It
+// is shorter than every key line, so that the comment at the end survives.
 const (
 	beginPrefix = "# BEGIN ROLEKEY "
 	endPrefix   = "# END ROLEKEY "
@@ -93,7 +93,7 @@ func parseMarker(text, prefix string) (cluster.UUID, bool) {
 func parseOwn(text string, kind fileKind) (key string, ok bool) {
 	// Cheap, and true of every line of ours: a file of foreign lines is not
 	// decoded at all.
-	i := strings.LastIndexByte(text, ' ')
+	i := strings.LastIndexAny(text, " \t")
 	if i < 0 {
 		return "", false
 	}
@@ -120,10 +120,10 @@ func parseOwnAuthorized(text string) (key string, ok bool) {
 	return parseKeyText(rest)
 }
 
-// parseKeyText reads exactly what keyText writes. The strength of the key is
-// no question here: a line of an older release must still be taken away.
+// parseKeyText reads what keyText writes. The strength of the key is no
+// question here: a line of an older release must still be taken away.
 func parseKeyText(text string) (key string, ok bool) {
-	f := strings.Split(text, " ")
+	f := strings.FieldsFunc(text, isBlank)
 	if len(f) != 3 {
 		return "", false
 	}
@@ -162,12 +162,14 @@ func cutOptions(text string) (options []string, rest string, ok bool) {
 			quoted = !quoted
 		case c == ',' && !quoted:
 			options, start = append(options, text[start:i]), i+1
-		case c == ' ' && !quoted:
+		case isBlank(rune(c)) && !quoted:
 			return append(options, text[start:i]), text[i+1:], true
 		}
 	}
 	return nil, "", false
 }
+
+func isBlank(r rune) bool { return r == ' ' || r == '\t' }
 
 // plainOptions are options without a value that this or a later release may
 // write. A line with any other, such as command, is the administrator's.
@@ -197,16 +199,16 @@ func isQuoted(s string) bool {
 // parseOwnHost reads a known_hosts line of ours: names, key and comment, the
 // names being names and addresses only.
 func parseOwnHost(text string) (key string, ok bool) {
-	names, rest, ok := strings.Cut(text, " ")
-	if !ok {
+	i := strings.IndexFunc(text, isBlank)
+	if i < 0 {
 		return "", false
 	}
-	for n := range strings.SplitSeq(names, ",") {
+	for n := range strings.SplitSeq(text[:i], ",") {
 		if !isHostPattern(n) {
 			return "", false
 		}
 	}
-	return parseKeyText(rest)
+	return parseKeyText(text[i:])
 }
 
 func isHostPattern(s string) bool {

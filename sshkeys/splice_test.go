@@ -28,10 +28,9 @@ func mustUUID(s string) cluster.UUID {
 }
 
 var (
-	ourID   = mustUUID("11111111-1111-4111-8111-111111111111")
-	otherID = mustUUID("22222222-2222-4222-8222-222222222222")
-	nodeA   = mustUUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
-	nodeB   = mustUUID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")
+	ourID = mustUUID("11111111-1111-4111-8111-111111111111")
+	nodeA = mustUUID("aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa")
+	nodeB = mustUUID("bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb")
 )
 
 // fixedKey makes an Ed25519 public key from one byte.
@@ -173,6 +172,7 @@ func TestSplice(t *testing.T) {
 		{name: "foreign inside", old: begin + ownB + foreignC + "# note\n" + end + "# b\n", want: blockA + foreignC + "# note\n# b\n", kept: 2},
 		{name: "forced command inside", old: begin + `command="id",` + ownB + end, want: blockA + `command="id",` + ownB, kept: 1},
 		{name: "later options inside", old: begin + `restrict,pty,` + ownB + end, want: blockA},
+		{name: "extra blanks inside", old: begin + strings.ReplaceAll(ownB, " ", "\t  ") + end, want: blockA},
 		{name: "disabled inside", old: begin + offPrefix + ownB[len(offPrefix):] + end, want: blockA},
 		{name: "other cluster", old: beginO + ownB + endO, want: blockA + beginO + ownB + endO},
 		{name: "nested in other", old: beginO + lineA + begin + ownB + end + lineA + endO, want: beginO + lineA + blockA + lineA + endO},
@@ -219,7 +219,9 @@ func TestG8ForeignLinesAreReported(t *testing.T) {
 		"ssh-ed25519 " + strings.Fields(keyText(fixedKey(5), nodeA))[1] + " unrelated"
 	out, report := splice(t, old, b)
 	want := []Foreign{
-		{Line: 5, Key: fixedKey(1), Current: true}, {Line: 6, Key: fixedKey(3)}, {Line: 7, Key: fixedKey(2)},
+		{Line: 5, Key: fixedKey(1), Current: true},
+		{Line: 6, Key: fixedKey(3)},
+		{Line: 7, Key: fixedKey(2)},
 		{Line: 14, Key: fixedKey(4)},
 	}
 	if !slices.EqualFunc(report.Foreign, want, func(x, y Foreign) bool { return fmt.Sprint(x) == fmt.Sprint(y) }) {
@@ -248,11 +250,24 @@ func genFile() *rapid.Generator[[]piece] {
 		return piece{text: strings.ReplaceAll(string(b), "\n", "\r") + "\n"}
 	})
 	fixed := rapid.SampledFrom([]piece{
-		{beginO, false}, {endO, false}, {foreignC, false}, {"\n", false}, {"# ROLEKEY OFF\n", false},
-		{`command="x",` + ownB, false}, {"#" + ownB, false}, {strings.Repeat("y", 5000) + "\r\n", false},
-		{"# BEGIN ROLEKEY 11111111-1111-4111-8111-11111111111\n", false}, {"\xef\xbb\xbf" + begin, false},
-		{begin, true}, {end, true}, {ownB, true}, {lineA, true}, {begin, true}, {end, true},
-		{strings.TrimSuffix(begin, "\n") + "\r\n", true}, {offPrefix + ownB[len(offPrefix):], true},
+		{beginO, false},
+		{endO, false},
+		{foreignC, false},
+		{"\n", false},
+		{"# ROLEKEY OFF\n", false},
+		{`command="x",` + ownB, false},
+		{"#" + ownB, false},
+		{strings.Repeat("y", 5000) + "\r\n", false},
+		{"# BEGIN ROLEKEY 11111111-1111-4111-8111-11111111111\n", false},
+		{"\xef\xbb\xbf" + begin, false},
+		{begin, true},
+		{end, true},
+		{ownB, true},
+		{lineA, true},
+		{begin, true},
+		{end, true},
+		{strings.TrimSuffix(begin, "\n") + "\r\n", true},
+		{offPrefix + ownB[len(offPrefix):], true},
 	})
 	return rapid.SliceOfN(rapid.OneOf(raw, fixed), 0, 12)
 }

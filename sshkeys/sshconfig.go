@@ -93,7 +93,9 @@ func (c ClientConfig) common() (string, error) {
 		return "", err
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "\tUser %s\n\tUserKnownHostsFile %s\n\tStrictHostKeyChecking yes\n", orRoot(c.User), known)
+	// UpdateHostKeys would let ssh write host keys into the file by itself:
+	// which ones are right is for the roster to say.
+	fmt.Fprintf(&out, "\tUser %s\n\tUserKnownHostsFile %s\n\tStrictHostKeyChecking yes\n\tUpdateHostKeys no\n", orRoot(c.User), known)
 	if c.Identity != "" {
 		id, err := quotePath(c.Identity)
 		if err != nil {
