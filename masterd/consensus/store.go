@@ -162,13 +162,16 @@ func openDB(path string, timeout time.Duration) (db *bolt.DB, err error) {
 		})
 		return err
 	})
-	var sys syscall.Errno
+	var (
+		sys    syscall.Errno // no space, no permission: the file may be good
+		damage *DamageError
+	)
 	switch {
 	case err == nil:
 		return db, nil
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, ErrInUse
-	case errors.As(err, &sys):
+	case errors.As(err, &sys), errors.As(err, &damage):
 		return nil, err
 	default:
 		return nil, damaged(err, "raft.db")
@@ -204,7 +207,7 @@ func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("damaged page: %v", p)
+			err = damaged(fmt.Errorf("page: %v", p), "raft.db")
 		}
 	}()
 	return f()

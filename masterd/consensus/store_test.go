@@ -371,7 +371,7 @@ func TestG9StoreRecordMoved(t *testing.T) {
 		}, seal.ErrWrongKey, "log entry 2"},
 		{"entry in clear", func(tx *bolt.Tx) error {
 			return tx.Bucket(bucketLog).Put(indexKey(2), encodeEntry(entry(2, 1, "evil")))
-		}, seal.ErrTampered, "log entry 2"},
+		}, seal.ErrWrongKey, "log entry 2"},
 		{"entry cut", func(tx *bolt.Tx) error {
 			return tx.Bucket(bucketLog).Put(indexKey(2), nil)
 		}, seal.ErrTruncated, "log entry 2"},
