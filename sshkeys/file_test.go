@@ -229,6 +229,18 @@ func TestG4FullDiskDisablesRevokedKeys(t *testing.T) {
 	}
 }
 
+func TestDisableSeesChanges(t *testing.T) {
+	f := testFile(t)
+	mkdir(t, filepath.Dir(f.Path), 0o700)
+	writeFile(t, f.Path, "# new first line\n"+blockA)
+	if n, err := f.disable([]byte(blockA), block(t)); !errors.Is(err, errChanged) || n != 0 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if got := readFile(t, f.Path); got != "# new first line\n"+blockA {
+		t.Errorf("file is\n%s", got)
+	}
+}
+
 // checkDisabled revokes node B while f cannot be replaced, twice.
 func checkDisabled(t *testing.T, f File, foreign string) {
 	t.Helper()

@@ -127,7 +127,9 @@ func (c *claimer) step(i int, l line) {
 	case beginOther:
 		c.other = l.id
 	case endOther:
-		c.endOther(l.id)
+		if c.other == l.id {
+			c.other = cluster.UUID{}
+		}
 	case keyLine:
 		c.drop[i] = c.ours && c.other.IsZero()
 	}
@@ -183,15 +185,7 @@ func (c *claimer) claimRun(end int) {
 	if !c.other.IsZero() {
 		return
 	}
-	for i := end - 1; i >= 0 && c.lines[i].kind == keyLine && !c.drop[i]; i-- {
+	for i := end - 1; i >= 0 && c.lines[i].kind == keyLine; i-- {
 		c.drop[i] = true
-	}
-}
-
-func (c *claimer) endOther(id cluster.UUID) {
-	if c.other == id {
-		c.other = cluster.UUID{}
-	} else if c.outer == id {
-		c.outer = cluster.UUID{}
 	}
 }
