@@ -131,6 +131,7 @@ func TestIdentifyRefuses(t *testing.T) {
 			c.KeyUsage = x509.KeyUsageCertSign
 			return nil
 		},
+		"CA that signs":  func(c *x509.Certificate) crypto.PublicKey { c.IsCA = true; return nil },
 		"no constraints": func(c *x509.Certificate) crypto.PublicKey { c.BasicConstraintsValid = false; return nil },
 		"no name":        func(c *x509.Certificate) crypto.PublicKey { c.DNSNames = nil; return nil },
 		"two names": func(c *x509.Certificate) crypto.PublicKey {

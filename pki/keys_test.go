@@ -30,10 +30,19 @@ func TestEd25519WeakKeys(t *testing.T) {
 		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
 		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
 		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
-		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // 1, plus the field's prime
 	} {
 		if CheckPublicKey(ed25519.PublicKey(must(hex.DecodeString(s))(t))) == nil {
 			t.Errorf("%s accepted", s)
+		}
+	}
+	// The field's prime is 2^255-19, so 0 to 18 have a second spelling.
+	for low := byte(0xed); low != 0; low++ {
+		key := append([]byte{low}, bytes.Repeat([]byte{0xff}, 31)...)
+		for _, sign := range []byte{0x7f, 0xff} {
+			key[31] = sign
+			if CheckPublicKey(ed25519.PublicKey(key)) == nil {
+				t.Errorf("%x accepted", key)
+			}
 		}
 	}
 	pub, _, err := GenerateSigningKey()

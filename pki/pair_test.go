@@ -170,7 +170,7 @@ func TestPrepareIsStable(t *testing.T) {
 // A key that cannot be read may still be the right one: it is not replaced.
 func TestPrepareKeepsUnreadableKey(t *testing.T) {
 	f := newFiles(t)
-	if err := os.Mkdir(f.next(), 0o700); err != nil { // reading a folder fails, as a bad disk does
+	if err := os.Symlink(f.next(), f.next()); err != nil { // reading a loop fails, as a bad disk does
 		t.Fatal(err)
 	}
 	if _, err := f.Prepare(); err == nil {

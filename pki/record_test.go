@@ -222,6 +222,20 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// A new string for a node counts against the old one even under a new name.
+func TestTableSupersedesByNode(t *testing.T) {
+	tab, old := Table{}, newRecord(t)
+	must(tab.Add(old, testNow))(t)
+	must(tab.Add(newRecordFor(t, "other.example"), testNow))(t)
+	renamed, _, err := NewRecord(RecordSpec{Name: "renamed.example", Node: old.Node}, testNow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ids := must(tab.Add(renamed, testNow))(t); !slices.Equal(ids, []cluster.UUID{old.ID}) {
+		t.Errorf("superseded %v, want %v", ids, old.ID)
+	}
+}
+
 // When a node joins again with the key that it kept, the newer record counts.
 func TestBindingIsTheNewest(t *testing.T) {
 	for range 20 { // a map's order is random
