@@ -24,8 +24,9 @@ const MaxNodes = 250
 // Config says what cluster to run. Nodes is required.
 type Config struct {
 	Nodes int
-	// Dir is the cluster's folder; it may hold no other cluster. Empty means
-	// a temporary folder, which goes with the cluster.
+	// Dir is the cluster's folder. No cluster may run in it; the files of one
+	// that ran are replaced. Empty means a temporary folder, which goes with
+	// the cluster.
 	Dir string
 	// Isolation is IsolationLoopback, which is also the default.
 	Isolation string
@@ -150,14 +151,40 @@ func prepareDir(dir string) (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", fmt.Errorf("protect cluster folder: %w", err)
 	}
-	old, _ := filepath.Glob(filepath.Join(dir, "node[0-9]*"))
-	if _, err := os.Stat(socketPath(dir)); err == nil || len(old) > 0 {
-		return "", fmt.Errorf("%s holds a cluster already: end it with devcluster down --purge", dir)
+	if err := clearDir(dir); err != nil {
+		return "", err
 	}
 	if err := os.MkdirAll(privateDir(dir), 0o755); err != nil {
 		return "", fmt.Errorf("create cluster folder: %w", err)
 	}
 	return dir, nil
+}
+
+// clearDir removes the files of a cluster that ran in dir before. It refuses
+// when one still runs, or when files with such names are somebody else's.
+func clearDir(dir string) error {
+	old, err := filepath.Glob(filepath.Join(dir, "node[0-9]*"))
+	if err != nil {
+		return fmt.Errorf("list nodes: %w", err)
+	}
+	if _, err := os.Stat(privateDir(dir)); err != nil {
+		if len(old) > 0 {
+			return fmt.Errorf("%s holds %s, which no cluster made: choose another folder", dir, filepath.Base(old[0]))
+		}
+		return nil
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := Sweep(dir); err != nil && !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	if err := removeFiles(dir); err != nil {
+		return fmt.Errorf("remove the files of an earlier cluster: %w", err)
+	}
+	return nil
 }
 
 // startHolder starts the holder in namespaces, or without where the kernel

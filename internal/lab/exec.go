@@ -98,14 +98,14 @@ func (c *Cluster) Spawn(ctx context.Context, cmd Cmd) (*Process, error) {
 	return p, nil
 }
 
-// ExecFiles runs a command on the given files, which the command uses itself,
-// and waits for it: the way of the command line.
-func (c *Cluster) ExecFiles(ctx context.Context, cmd Cmd, stdin, stdout, stderr *os.File) (int, error) {
+// SpawnFiles starts a command that uses the given files itself: the way of the
+// command line. The three files of cmd are not used. Wait must be called.
+func (c *Cluster) SpawnFiles(ctx context.Context, cmd Cmd, stdin, stdout, stderr *os.File) (*Process, error) {
 	p := &Process{ctx: ctx, code: -1}
 	if err := p.begin(c, cmd, []*os.File{stdin, stdout, stderr}); err != nil {
-		return -1, err
+		return nil, err
 	}
-	return p.Wait()
+	return p, nil
 }
 
 func (p *Process) begin(c *Cluster, cmd Cmd, files []*os.File) error {

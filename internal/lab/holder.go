@@ -270,17 +270,25 @@ func purgeDir(dir string) error {
 	if _, err := os.Stat(privateDir(dir)); err != nil {
 		return fmt.Errorf("%s is not a cluster's folder: %w", dir, err)
 	}
-	roots, err := filepath.Glob(filepath.Join(dir, "node[0-9]*"))
+	err := removeFiles(dir)
+	_ = os.Remove(dir) // not empty: the rest is somebody else's
+	return err
+}
+
+// removeFiles removes what a cluster made in dir. The mark that it was a
+// cluster's folder goes last.
+func removeFiles(dir string) error {
+	paths, err := filepath.Glob(filepath.Join(dir, "node[0-9]*"))
 	if err != nil {
 		return fmt.Errorf("list nodes: %w", err)
 	}
-	paths := append(roots, statePath(dir), statePath(dir)+".new", socketPath(dir), privateDir(dir))
-	var errs []error
+	paths = append(paths, statePath(dir), statePath(dir)+".new", socketPath(dir), privateDir(dir))
 	for _, p := range paths {
-		errs = append(errs, os.RemoveAll(p))
+		if err := os.RemoveAll(p); err != nil {
+			return fmt.Errorf("remove %s: %w", p, err)
+		}
 	}
-	_ = os.Remove(dir) // not empty: the rest is somebody else's
-	return errors.Join(errs...)
+	return nil
 }
 
 // publish writes the pids to cluster.json.

@@ -48,7 +48,7 @@ func TestUpFormsClusterAndDownLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestShutdownKeepsFilesAndUpRefusesThem(t *testing.T) {
+func TestShutdownKeepsFilesAndUpReplacesThem(t *testing.T) {
 	dir, bin := t.TempDir(), fakeBin(t)
 	c, err := Up(testContext(t), Config{Nodes: 1, Dir: dir, Bin: bin, Bare: true})
 	must(t, err)
@@ -62,9 +62,14 @@ func TestShutdownKeepsFilesAndUpRefusesThem(t *testing.T) {
 	if _, err := Open(testContext(t), dir); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("Open after Shutdown: %v", err)
 	}
-	if _, err := Up(testContext(t), Config{Nodes: 1, Dir: dir, Bin: bin, Bare: true}); err == nil {
-		t.Error("Up over the files of an older cluster succeeded")
+	mark := filepath.Join(dir, "node1/etc/mark")
+	must(t, os.WriteFile(mark, nil, 0o644))
+	c, err = Up(testContext(t), Config{Nodes: 2, Dir: dir, Bin: bin, Bare: true})
+	must(t, err)
+	if _, err := os.Stat(mark); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file of the earlier cluster is still there: %v", err)
 	}
+	must(t, c.Shutdown(testContext(t)))
 	must(t, Purge(dir))
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Purge left %s: %v", dir, err)
@@ -79,6 +84,44 @@ func TestPurgeRefusesForeignFolder(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "cluster.json")); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestUpRefusesForeignFolder(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "node1"), 0o755))
+	if _, err := Up(testContext(t), Config{Nodes: 1, Dir: dir, Bin: fakeBin(t), Bare: true}); err == nil {
+		t.Error("Up over a foreign node1 succeeded")
+	}
+}
+
+func TestClustersSideBySide(t *testing.T) {
+	bin := fakeBin(t)
+	a := up(t, Config{Nodes: 2, Bare: true, Bin: bin})
+	b := up(t, Config{Nodes: 2, Bare: true, Bin: bin})
+	ctx := testContext(t)
+	must(t, a.Kill(ctx, "node1", All))
+	na, err := a.Node(ctx, "node1")
+	must(t, err)
+	nb, err := b.Node(ctx, "node1")
+	must(t, err)
+	if na.PIDs != (PIDs{}) || nb.PIDs.Noded == 0 || na.Root == nb.Root {
+		t.Errorf("after a kill in one of two clusters: %+v and %+v", na, nb)
+	}
+}
+
+func TestCommandsHaveNoCapabilities(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root keeps his capabilities")
+	}
+	c := up(t, Config{Nodes: 1, Bare: true})
+	n, err := c.Node(testContext(t), "node1")
+	must(t, err)
+	for _, pid := range []string{"self", itoa(n.PIDs.Noded), itoa(n.PIDs.SSHD)} {
+		r, err := c.Exec(testContext(t), "node1", "grep", "CapEff", "/proc/"+pid+"/status")
+		if err != nil || strings.TrimSpace(r.Stdout) != "CapEff:\t0000000000000000" {
+			t.Errorf("capabilities of %s: %+v, %v", pid, r, err)
+		}
 	}
 }
 
