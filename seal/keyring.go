@@ -91,6 +91,10 @@ func open(path string, ctx Context) (*Keyring, error) {
 		return nil, fmt.Errorf("%w (made for cluster %s, node %s, incarnation %d)",
 			ErrKeyringForeign, owner.Cluster, owner.Node, owner.Incarnation)
 	}
+	// A write that was interrupted left keys under the temporary name.
+	if err := atomicfile.Remove(atomicfile.TempName(path)); err != nil {
+		return nil, err
+	}
 	k := &Keyring{path: path, ctx: ctx}
 	k.keys.Store(keys)
 	return k, nil

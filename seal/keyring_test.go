@@ -67,6 +67,18 @@ func TestCreateThenOpen(t *testing.T) {
 	}
 }
 
+func TestOpenRemovesLeftover(t *testing.T) {
+	_, path := newRing(t)
+	temp := atomicfile.TempName(path)
+	writeFile(t, temp, readFile(t, path))
+	if _, err := Open(path, ours); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(temp); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("keys lie on under the temporary name: %v", err)
+	}
+}
+
 func TestCreateNeverReplaces(t *testing.T) {
 	dir := t.TempDir()
 	for name, prepare := range map[string]func(path string) error{
