@@ -1,0 +1,232 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/pki"
+)
+
+// conn is an accepted connection below its TLS. It is registered before
+// anything is known of it, and until its socket is closed and its last call
+// has ended: a call outlives the socket that brought it.
+type conn struct {
+	net.Conn
+	srv    *Server
+	ip     netip.Addr
+	once   sync.Once
+	cancel atomic.Pointer[context.CancelFunc] // ends the contexts of its calls
+
+	stranger bool           // guarded by registry.mu
+	counted  cluster.Digest // guarded by registry.mu
+
+	// peer is written once, in the handshake, under mu. Calls read it without:
+	// they begin after the handshake, on the goroutines that made it.
+	peer Peer
+
+	mu      sync.Mutex
+	proven  bool  // peer is set
+	grant   Grant // by the newest view that the connection was judged by
+	revoked bool  // by a newer view; the socket is closed, or will be in a moment
+	closed  bool  // the socket is closed
+	calls   int   // in flight; none begins once it is revoked or closed
+	spared  int   // of them, those that Revoke does not wait for
+	drained chan struct{}
+}
+
+func newConn(srv *Server, raw net.Conn) *conn {
+	return &conn{Conn: raw, srv: srv, ip: remoteIP(raw)}
+}
+
+func remoteIP(raw net.Conn) netip.Addr {
+	if a, ok := raw.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	ap, _ := netip.ParseAddrPort(raw.RemoteAddr().String())
+	if !ap.IsValid() {
+		return netip.IPv6Unspecified() // all such peers share one count
+	}
+	return ap.Addr().Unmap()
+}
+
+// Close closes the socket, ends the contexts of the calls in flight, and
+// forgets the connection if there are none.
+func (c *conn) Close() error {
+	err := net.ErrClosed
+	c.once.Do(func() {
+		err = c.Conn.Close()
+		c.endCalls()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.closed = true
+		c.forget()
+	})
+	return err
+}
+
+// forget ends the registration of what can have no effect any more; under mu.
+func (c *conn) forget() {
+	if c.closed && c.calls == 0 {
+		c.srv.conns.remove(c)
+	}
+}
+
+// abort closes the socket at once: no TLS alert, and nothing left in the
+// kernel's buffers.
+func (c *conn) abort() {
+	if l, ok := c.Conn.(interface{ SetLinger(int) error }); ok {
+		_ = l.SetLinger(0) // fails only on a socket that is closed already
+	}
+	_ = c.Close()
+}
+
+func (c *conn) endCalls() {
+	if cancel := c.cancel.Load(); cancel != nil {
+		(*cancel)()
+	}
+}
+
+type connKey struct{}
+
+// connContext is http.Server's hook: it ties the calls of a connection to it.
+func connContext(ctx context.Context, nc net.Conn) context.Context {
+	c := nc.(*tls.Conn).NetConn().(*conn)
+	ctx, cancel := context.WithCancel(ctx)
+	c.cancel.Store(&cancel)
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// verify is TLS's VerifyConnection: a certificate that does not hold ends the
+// handshake, whatever it might have been good for.
+func (c *conn) verify(cs tls.ConnectionState) error {
+	peer, err := c.identify(cs)
+	if err == nil && peer.HasCert && !c.srv.conns.know(c, peer.Digest) {
+		err = cluster.Errorf(cluster.CodeBusy, "too many connections with one certificate")
+	}
+	if err != nil {
+		c.srv.audit(c, Refusal{Reason: cluster.CodeOf(err), PeerDigest: peer.Digest, Method: "handshake"})
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.peer, c.proven = peer, true
+	// The view is read after registration and under mu. Whoever changes the
+	// map afterwards therefore finds this connection, with this grant; whoever
+	// changed it before is what is read here.
+	c.grant = Classify(c.srv.cfg.View(), &c.peer)
+	return nil
+}
+
+func (c *conn) identify(cs tls.ConnectionState) (Peer, error) {
+	if len(cs.PeerCertificates) == 0 {
+		return Peer{}, nil
+	}
+	leaf := cs.PeerCertificates[0]
+	peer := Peer{Digest: pki.DigestOf(leaf), Pin: pki.PinOf(leaf)}
+	roots := c.srv.cfg.Roots()
+	if roots == nil {
+		return peer, cluster.Errorf(cluster.CodeNoMap, "this node belongs to no cluster yet")
+	}
+	id, err := pki.VerifyAny(roots, cs.PeerCertificates, c.srv.cfg.Now(), pki.KindCandidate, pki.KindIdentity)
+	if err != nil {
+		return peer, err
+	}
+	peer.HasCert, peer.Identity = true, id
+	return peer, nil
+}
+
+// regrade judges the connection by a newer view, and marks it revoked if that
+// changes its tier in any way.
+func (c *conn) regrade(view *candmap.View) (changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.proven || c.revoked {
+		return c.revoked // one revoked before may still have calls to wait for
+	}
+	g := Classify(view, &c.peer)
+	c.revoked = g.Tier != c.grant.Tier || g.Node != c.grant.Node
+	c.grant = g
+	return c.revoked
+}
+
+// begin counts a call in, unless the connection is at its end.
+func (c *conn) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.revoked || c.closed {
+		return false
+	}
+	c.calls++
+	return true
+}
+
+// end counts a call out.
+func (c *conn) end(spared bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls--
+	if spared {
+		c.spared--
+	}
+	c.signal()
+	c.forget()
+}
+
+// spare lets Revoke not wait for one of the calls in flight: the one that
+// delivers the map, and thereby itself waits for Revoke.
+func (c *conn) spare() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spared++
+	c.signal()
+}
+
+func (c *conn) signal() {
+	if c.drained != nil && c.calls == c.spared {
+		close(c.drained)
+		c.drained = nil
+	}
+}
+
+var errDrain = errors.New("calls that began under the old map still run")
+
+// wait returns when no call is in flight, but for the spared ones.
+func (c *conn) wait(limit <-chan struct{}) error {
+	c.mu.Lock()
+	if c.calls == c.spared {
+		c.mu.Unlock()
+		return nil
+	}
+	if c.drained == nil {
+		c.drained = make(chan struct{})
+	}
+	drained := c.drained
+	c.mu.Unlock()
+	select {
+	case <-drained:
+		return nil
+	case <-limit:
+		return errDrain
+	}
+}
+
+// sparing reports whether a call in flight is spared.
+func (c *conn) sparing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spared > 0
+}
+
+// isRevoked reports whether a newer view ended the connection.
+func (c *conn) isRevoked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.revoked
+}

@@ -1,0 +1,212 @@
+package rpc
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"rolekey/cluster"
+)
+
+// Limits bound what peers, and above all strangers, can make a server hold. A
+// zero field means its default.
+type Limits struct {
+	Conns          int           // open connections
+	ConnsPerPeer   int           // of them with one certificate
+	Strangers      int           // of them without a proven certificate, handshakes included
+	StrangersPerIP int           // of those from one address
+	Streams        int           // calls in flight on one connection
+	HeaderBytes    int           // of one call
+	Handshake      time.Duration // TLS handshake, and the headers of an HTTP/1.1 request
+	Body           time.Duration // reading a body, for methods that do not take longer themselves
+	Idle           time.Duration // a connection without calls
+	Drain          time.Duration // how long Revoke waits for calls in flight
+	LargeBody      int64         // largest body of a caller below the candidate tier
+	LargeCalls     int           // calls with room for a large body, all callers below that tier
+	LargeCallsEach int           // same, of one address; of a candidate, eight times as many
+}
+
+// DefaultLimits are what zero fields mean. A master has one connection to each
+// daemon, and raft one more.
+var DefaultLimits = Limits{
+	Conns: 2048, ConnsPerPeer: 64, Strangers: 1024, StrangersPerIP: 64, Streams: 128,
+	HeaderBytes: 16 << 10, Handshake: 5 * time.Second, Body: 30 * time.Second, Idle: 3 * time.Minute, Drain: 5 * time.Second,
+	LargeBody: 4 << 20, LargeCalls: 32, LargeCallsEach: 4,
+}
+
+func (l Limits) withDefaults() Limits {
+	d := &DefaultLimits
+	orInt(&l.Conns, d.Conns)
+	orInt(&l.ConnsPerPeer, d.ConnsPerPeer)
+	orInt(&l.Strangers, d.Strangers)
+	orInt(&l.StrangersPerIP, d.StrangersPerIP)
+	orInt(&l.Streams, d.Streams)
+	orInt(&l.HeaderBytes, d.HeaderBytes)
+	orInt(&l.Handshake, d.Handshake)
+	orInt(&l.Body, d.Body)
+	orInt(&l.Idle, d.Idle)
+	orInt(&l.Drain, d.Drain)
+	orInt(&l.LargeBody, d.LargeBody)
+	orInt(&l.LargeCalls, d.LargeCalls)
+	orInt(&l.LargeCallsEach, d.LargeCallsEach)
+	return l
+}
+
+func orInt[T int | int64 | time.Duration](field *T, def T) {
+	if *field == 0 {
+		*field = def
+	}
+}
+
+// registry holds every open connection, from before its handshake until its
+// socket is closed.
+type registry struct {
+	limits *Limits
+
+	mu        sync.Mutex
+	ended     bool // takes in no more
+	conns     map[*conn]struct{}
+	strangers map[netip.Addr]int
+	nStranger int
+	peers     map[cluster.Digest]int
+	empty     sync.Cond // conns is empty
+}
+
+func newRegistry(l *Limits) *registry {
+	r := &registry{
+		limits: l, conns: map[*conn]struct{}{},
+		strangers: map[netip.Addr]int{}, peers: map[cluster.Digest]int{},
+	}
+	r.empty.L = &r.mu
+	return r
+}
+
+// add takes in an accepted connection as a stranger, if there is room.
+func (r *registry) add(c *conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.limits
+	if r.ended || len(r.conns) >= l.Conns || r.nStranger >= l.Strangers || r.strangers[c.ip] >= l.StrangersPerIP {
+		return false
+	}
+	r.conns[c] = struct{}{}
+	r.strangers[c.ip]++
+	r.nStranger++
+	c.stranger = true
+	return true
+}
+
+// know counts the connection under its certificate from now on.
+func (r *registry) know(c *conn, d cluster.Digest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.peers[d] >= r.limits.ConnsPerPeer || !c.stranger {
+		return false
+	}
+	r.forgetStranger(c)
+	c.counted = d
+	r.peers[d]++
+	return true
+}
+
+// remove forgets a closed connection.
+func (r *registry) remove(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.conns[c]; !ok {
+		return
+	}
+	delete(r.conns, c)
+	if c.stranger {
+		r.forgetStranger(c)
+	} else if r.peers[c.counted]--; r.peers[c.counted] == 0 {
+		delete(r.peers, c.counted)
+	}
+	if len(r.conns) == 0 {
+		r.empty.Broadcast()
+	}
+}
+
+// end closes every connection, takes in no more, and returns when the last
+// call has ended.
+func (r *registry) end() {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	for _, c := range r.all() {
+		c.abort()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.conns) > 0 {
+		r.empty.Wait()
+	}
+}
+
+func (r *registry) forgetStranger(c *conn) {
+	c.stranger = false
+	r.nStranger--
+	if r.strangers[c.ip]--; r.strangers[c.ip] == 0 {
+		delete(r.strangers, c.ip)
+	}
+}
+
+// all returns the connections that are open now.
+func (r *registry) all() []*conn {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([]*conn, 0, len(r.conns))
+	for c := range r.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// slotKey is whom a call with a large body is counted for.
+type slotKey struct {
+	ip   netip.Addr     // of a caller below the candidate tier
+	peer cluster.Digest // of a candidate
+}
+
+// slots bound how many large bodies are in memory.
+type slots struct {
+	limits *Limits
+
+	mu    sync.Mutex
+	total int // of callers below the candidate tier
+	each  map[slotKey]int
+}
+
+func newSlots(l *Limits) *slots { return &slots{limits: l, each: map[slotKey]int{}} }
+
+// candidateShare is how many times more calls a candidate may have in flight.
+const candidateShare = 8
+
+func (s *slots) take(c *conn, g *Grant) (slotKey, bool) {
+	key, most := slotKey{ip: c.ip}, s.limits.LargeCallsEach
+	if g.Tier >= TierCandidate {
+		key, most = slotKey{peer: g.Digest}, candidateShare*most
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	low := key.ip.IsValid()
+	if s.each[key] >= most || low && s.total >= s.limits.LargeCalls {
+		return slotKey{}, false
+	}
+	s.each[key]++
+	if low {
+		s.total++
+	}
+	return key, true
+}
+
+func (s *slots) give(key slotKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.each[key]--; s.each[key] == 0 {
+		delete(s.each, key)
+	}
+	if key.ip.IsValid() {
+		s.total--
+	}
+}

@@ -1,0 +1,294 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gorilla/mux"
+	"go.uber.org/zap"
+
+	"rolekey/cluster"
+	"rolekey/internal/paths"
+)
+
+// LocalRoute is a call on a daemon's unix socket.
+type LocalRoute struct {
+	Verb    string
+	Path    string
+	MaxBody int64 // zero: 64 KiB
+	Handler func(ctx context.Context, r *http.Request) (any, error)
+}
+
+// Bounds of the unix sockets, whose callers are root or the daemon itself.
+const (
+	localConns  = 256
+	localReply  = 256 << 20
+	localHeader = 10 * time.Second
+	localIdle   = 2 * time.Minute
+)
+
+// DecodeLocal reads the body of a local call, strictly, into v.
+func DecodeLocal(r *http.Request, v any) error { return decodeBody(r, v) }
+
+// LocalHandler serves routes with the answers and refusals of the network
+// calls. Log may be nil.
+func LocalHandler(log *zap.Logger, routes ...LocalRoute) http.Handler {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	router := mux.NewRouter()
+	for _, rt := range routes {
+		router.Handle(rt.Path, &localRoute{rt, log}).Methods(rt.Verb)
+	}
+	stray := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuseLocal(w, r, cluster.Errorf(cluster.CodeNotFound, "there is no such call here"))
+	})
+	router.NotFoundHandler, router.MethodNotAllowedHandler = stray, stray
+	return router
+}
+
+type localRoute struct {
+	LocalRoute
+	log *zap.Logger
+}
+
+// ServeHTTP implements http.Handler.
+func (l *localRoute) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	limit := l.MaxBody
+	if limit == 0 {
+		limit = smallBody
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
+	out, err := l.Handler(r.Context(), r)
+	var text []byte
+	switch {
+	case err != nil:
+	case out == nil:
+		text = emptyJSON
+	default:
+		text, err = json.Marshal(out)
+	}
+	if err != nil {
+		l.log.Warn("local call failed", zap.String("path", l.Path), zap.String("reason", string(cluster.CodeOf(err))), zap.Error(err))
+		refuseLocal(w, r, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, text)
+}
+
+// refuseLocal tells everything: root asks.
+func refuseLocal(w http.ResponseWriter, r *http.Request, err error) {
+	body := refusalOf(err, true)
+	if body.RequestID == "" {
+		body.RequestID = requestID(r.Header)
+	}
+	writeRefusal(w, body.Code.HTTPStatus(), body)
+}
+
+// ServeLocal serves a unix socket to processes of the given users, which the
+// kernel names. It closes the listener, and returns when ctx ended and the
+// calls in flight, whose contexts end too, have returned.
+func ServeLocal(ctx context.Context, l net.Listener, h http.Handler, allowed ...uint32) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	calls := &callGate{next: h}
+	server := &http.Server{
+		Handler:           calls,
+		ReadHeaderTimeout: localHeader, IdleTimeout: localIdle, MaxHeaderBytes: smallBody,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, uidKey{}, c.(*localConn).uid)
+		},
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(&localListener{Listener: l, allowed: allowed}) }()
+	var err error
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		err = server.Close()
+		<-served
+	}
+	cancel()
+	calls.end()
+	if err = ignoreClosed(err); err != nil {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// callGate lets calls through until its end, which waits for them.
+type callGate struct {
+	next  http.Handler
+	mu    sync.RWMutex // shared: a call is in flight
+	ended bool
+}
+
+// ServeHTTP implements http.Handler.
+func (g *callGate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	if g.ended {
+		panic(http.ErrAbortHandler)
+	}
+	g.next.ServeHTTP(w, r)
+}
+
+func (g *callGate) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ended = true
+}
+
+type uidKey struct{}
+
+// LocalUID returns the user of the process that makes a local call.
+func LocalUID(ctx context.Context) (uid uint32, ok bool) {
+	uid, ok = ctx.Value(uidKey{}).(uint32)
+	return uid, ok
+}
+
+// localListener hangs up on everybody but the allowed users.
+type localListener struct {
+	net.Listener
+	allowed []uint32
+
+	mu   sync.Mutex
+	open int
+}
+
+type localConn struct {
+	net.Conn
+	uid  uint32
+	once sync.Once
+	from *localListener
+}
+
+// Accept implements net.Listener.
+func (l *localListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		uid, err := peerUID(c)
+		if err == nil && slices.Contains(l.allowed, uid) && l.enter() {
+			return &localConn{Conn: c, uid: uid, from: l}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+func (l *localListener) enter() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open >= localConns {
+		return false
+	}
+	l.open++
+	return true
+}
+
+// Close implements net.Conn.
+func (c *localConn) Close() error {
+	c.once.Do(func() {
+		c.from.mu.Lock()
+		defer c.from.mu.Unlock()
+		c.from.open--
+	})
+	return c.Conn.Close()
+}
+
+// peerUID asks the kernel, or an in-memory connection that knows.
+func peerUID(c net.Conn) (uint32, error) {
+	if k, ok := c.(interface{ PeerUID() (uint32, error) }); ok {
+		return k.PeerUID()
+	}
+	return paths.PeerUID(c)
+}
+
+// LocalClient calls a daemon on its unix socket.
+type LocalClient struct {
+	http *http.Client
+}
+
+// NewLocalClient makes a client. With users given, it believes only a daemon
+// that runs as one of them.
+func NewLocalClient(dial func(ctx context.Context) (net.Conn, error), users ...uint32) *LocalClient {
+	return &LocalClient{&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialLocal(ctx, dial, users)
+		},
+		DisableCompression: true, MaxIdleConns: 4, IdleConnTimeout: localIdle / 2,
+	}}}
+}
+
+func dialLocal(ctx context.Context, dial func(ctx context.Context) (net.Conn, error), users []uint32) (net.Conn, error) {
+	c, err := dial(ctx)
+	if err != nil || len(users) == 0 {
+		return c, err
+	}
+	uid, err := peerUID(c)
+	if err == nil && !slices.Contains(users, uid) {
+		err = fmt.Errorf("user %d serves the socket, which is not the daemon's", uid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// Close closes the connections that are not in use.
+func (c *LocalClient) Close() { c.http.CloseIdleConnections() }
+
+// Do makes a call. Path may hold a query; req and resp are JSON, or nil.
+// Errors are those of Client.Call.
+func (c *LocalClient) Do(ctx context.Context, verb, path string, req, resp any) error {
+	var body io.Reader
+	if req != nil {
+		text, err := json.Marshal(req)
+		if err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	r, err := http.NewRequestWithContext(ctx, verb, "http://local"+path, body)
+	if err != nil {
+		return fmt.Errorf("make local call: %w", err)
+	}
+	r.Header["Content-Type"] = contentJSON
+	answer, err := c.http.Do(r)
+	if err != nil {
+		e := cluster.Errorf(cluster.CodeUnavailable, "the daemon does not answer: %v", err).WithHint("is it running?")
+		return &callError{e, err}
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return readRefusal(answer.StatusCode, answer.Body, "")
+	}
+	return decodeLocalReply(answer.Body, resp)
+}
+
+func decodeLocalReply(body io.Reader, resp any) error {
+	bounded := &io.LimitedReader{R: body, N: localReply + 1}
+	text, err := io.ReadAll(bounded)
+	if err := tooLong(bounded, localReply, err); err != nil {
+		return fmt.Errorf("read local answer: %w", err)
+	}
+	if resp == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, resp); err != nil {
+		return cluster.Errorf(cluster.CodeBadFormat, "local answer: %v", err)
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package rpc
+
+import (
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/pki"
+)
+
+// Peer is what TLS proved of the other end of a connection. Digest, Pin and
+// Identity mean something only with HasCert, which says that a certificate of
+// our CA was presented and that its key is the peer's.
+type Peer struct {
+	HasCert  bool
+	Digest   cluster.Digest // SHA-256 of the certificate in DER
+	Pin      cluster.Digest // SHA-256 of its SubjectPublicKeyInfo
+	Identity pki.Identity
+}
+
+// Grant is what one view of the cluster allows a peer.
+type Grant struct {
+	Tier   Tier
+	Node   cluster.NodeID // the peer's; zero when it proved none
+	Digest cluster.Digest // of its certificate
+	Lack   cluster.Code   // why the tier is not higher; "" for the master
+}
+
+// Classify grants a peer its tier. It is pure, total, and does not allocate.
+//
+// A candidate is recognised by the exact digest of its certificate, a member
+// by the pinned key of its identity. In both cases the map's or roster's UUID
+// and the certificate's must agree: a digest that reached another node's entry
+// proves nothing.
+func Classify(view *candmap.View, peer *Peer) Grant {
+	if !peer.HasCert {
+		return Grant{Lack: cluster.CodeNoCertificate}
+	}
+	g := Grant{Node: peer.Identity.Node, Digest: peer.Digest}
+	if view == nil || view.Map == nil {
+		g.Lack = cluster.CodeNoMap
+		return g
+	}
+	if peer.Identity.Kind == pki.KindIdentity {
+		g.member(view, peer)
+	} else {
+		g.candidate(view, peer)
+	}
+	return g
+}
+
+func (g *Grant) candidate(view *candmap.View, peer *Peer) {
+	entry := view.Map.ByClient(peer.Digest)
+	switch {
+	case entry == nil:
+		g.Lack = cluster.CodeNotInMap
+	case entry.UUID != peer.Identity.Node || entry.UUID.IsZero() || peer.Identity.Kind != pki.KindCandidate:
+		g.Lack = cluster.CodeIdentityMismatch
+	case entry.UUID == view.Map.Master:
+		g.Tier = TierMaster
+	default:
+		g.Tier, g.Lack = TierCandidate, cluster.CodeNotMaster
+	}
+}
+
+func (g *Grant) member(view *candmap.View, peer *Peer) {
+	if view.Roster == nil {
+		g.Lack = cluster.CodeNotInRoster
+		return
+	}
+	node := view.Roster.ByIdentity(peer.Pin)
+	switch {
+	case node == nil:
+		g.Lack = cluster.CodeNotInRoster
+	case node.UUID != peer.Identity.Node || node.UUID.IsZero():
+		g.Lack = cluster.CodeIdentityMismatch
+	case view.Map.ByClient(peer.Digest) != nil:
+		g.Lack = cluster.CodeIdentityMismatch // an identity never stands in the map
+	default:
+		g.Tier, g.Lack = TierMember, cluster.CodeNotInMap
+	}
+}
+
+// Allow decides whether a peer with this grant may call the method now. It
+// returns nil, or the refusal. Accepting does not allocate.
+func (g *Grant) Allow(m *Method, view *candmap.View, fresh bool) *cluster.Error {
+	if g.Tier < m.Tier {
+		return g.refuse(m)
+	}
+	if m.Tier == TierOpen || m.Stale {
+		return nil
+	}
+	if m.Tier >= TierCandidate && !fresh && view.Map.Policy != cluster.PolicyBestEffort {
+		return cluster.Errorf(cluster.CodeMapStale, "the candidate map %s is stale here, so nobody is trusted by it", view.Map.At()).
+			WithHint("the node hears no beacon: check the network between it and the master")
+	}
+	return nil
+}
+
+// refuse explains what the grant lacks for the method.
+func (g *Grant) refuse(m *Method) *cluster.Error {
+	switch {
+	case g.Lack == cluster.CodeNotInRoster && m.Tier >= TierCandidate:
+		// Whoever asks for what a candidate may do is told about the map.
+		return lacks[cluster.CodeNotInMap]
+	case g.Lack == cluster.CodeNotInMap && m.Tier == TierMember:
+		// A certificate of a former candidate, asking for what a member may do.
+		return lacks[cluster.CodeNotInRoster]
+	}
+	return lacks[g.Lack]
+}
+
+// lacks are the texts of the refusals; they are never changed, only copied.
+var lacks = map[cluster.Code]*cluster.Error{
+	cluster.CodeNoCertificate:    cluster.Errorf(cluster.CodeNoCertificate, "this call needs a client certificate of the cluster"),
+	cluster.CodeNoMap:            cluster.Errorf(cluster.CodeNoMap, "this node holds no candidate map").WithHint("it is new, or its map was lost; the master delivers one"),
+	cluster.CodeNotInRoster:      cluster.Errorf(cluster.CodeNotInRoster, "the certificate's key is not in the roster"),
+	cluster.CodeNotInMap:         cluster.Errorf(cluster.CodeNotInMap, "the certificate is not in the candidate map"),
+	cluster.CodeIdentityMismatch: cluster.Errorf(cluster.CodeIdentityMismatch, "the certificate belongs to another node or another use than its place in the map"),
+	cluster.CodeNotMaster:        cluster.Errorf(cluster.CodeNotMaster, "only the master may do this"),
+}
