@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/pki"
@@ -54,6 +56,7 @@ type ClientConfig struct {
 	LocalAddr   netip.Addr                                                                      // to call from, where the family fits; zero: any
 	Dial        func(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) // nil: TCP
 	DialTimeout time.Duration                                                                   // of all addresses of a node together; zero: 5 s
+	Log         *zap.Logger                                                                     // nil: none
 	Now         func() time.Time                                                                // nil: time.Now
 }
 
@@ -93,6 +96,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = defaultDialTimeout
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

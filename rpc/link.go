@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.uber.org/zap"
+
 	"rolekey/candmap"
 	"rolekey/cluster"
 )
@@ -98,8 +100,7 @@ func (p *peer) linkOrDial() (*link, *dialing, error) {
 	defer p.mu.Unlock()
 	if l := p.cur; l != nil {
 		if err := p.vouch(l, view); err != nil {
-			p.cur = nil
-			l.abort()
+			p.disown(l, err)
 		} else if l.cc.Err() != nil || !bytes.Equal(l.own, leafOf(own)) {
 			p.retire(l)
 		} else {
@@ -194,10 +195,18 @@ func (p *peer) drop() {
 func (p *peer) recheck(view *candmap.View) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l := p.cur; l != nil && p.vouch(l, view) != nil {
-		p.cur = nil
-		l.abort()
+	if l := p.cur; l != nil {
+		if err := p.vouch(l, view); err != nil {
+			p.disown(l, err)
+		}
 	}
+}
+
+// disown closes a link whose server the map no longer names.
+func (p *peer) disown(l *link, err error) {
+	p.client.cfg.Log.Info("closing connection", zap.Stringer("daemon", p.key.daemon), zap.Stringer("node", p.key.node), zap.Error(err))
+	p.cur = nil
+	l.abort()
 }
 
 // name is what errors call the peer.

@@ -9,78 +9,66 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/gorilla/mux"
-	"go.uber.org/zap"
 
 	"rolekey/cluster"
 	"rolekey/internal/paths"
 )
 
-// LocalRoute is a call on a daemon's unix socket.
-type LocalRoute struct {
-	Verb    string
-	Path    string
-	MaxBody int64 // zero: 64 KiB
-	Handler func(ctx context.Context, r *http.Request) (any, error)
-}
-
-// Bounds of the unix sockets, whose callers are root or the daemon itself.
+// Bounds of the unix sockets, whose callers are root or the daemon itself. A
+// body may hold the whole roster.
 const (
 	localConns  = 256
-	localReply  = 256 << 20
+	localBody   = 256 << 20
 	localHeader = 10 * time.Second
 	localIdle   = 2 * time.Minute
 )
 
-// DecodeLocal reads the body of a local call, strictly, into v.
-func DecodeLocal(r *http.Request, v any) error { return decodeBody(r, v) }
-
-// LocalHandler serves routes with the answers and refusals of the network
-// calls. Log may be nil.
-func LocalHandler(log *zap.Logger, routes ...LocalRoute) http.Handler {
-	if log == nil {
-		log = zap.NewNop()
-	}
-	router := mux.NewRouter()
-	for _, rt := range routes {
-		router.Handle(rt.Path, &localRoute{rt, log}).Methods(rt.Verb)
-	}
-	stray := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		refuseLocal(w, r, cluster.Errorf(cluster.CodeNotFound, "there is no such call here"))
+// HandleLocal serves a call on a unix socket: the body, if there is one, is
+// decoded strictly into a T, and the result, nil for {}, is the JSON answer.
+// Refusals have the form of the network's.
+func HandleLocal[T any](m *http.ServeMux, verb, path string, h func(ctx context.Context, req *T) (any, error)) {
+	m.HandleFunc(verb+" "+path, func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, localBody)
+		var req T
+		if r.ContentLength != 0 {
+			if err := decodeBody(r, &req); err != nil {
+				refuseLocal(w, r, err)
+				return
+			}
+		}
+		out, err := h(context.WithValue(r.Context(), localKey{}, r), &req)
+		if err != nil {
+			refuseLocal(w, r, err)
+			return
+		}
+		answerLocal(w, r, out)
 	})
-	router.NotFoundHandler, router.MethodNotAllowedHandler = stray, stray
-	return router
 }
 
-type localRoute struct {
-	LocalRoute
-	log *zap.Logger
+type localKey struct{}
+
+// LocalQuery returns a query parameter of the local call that the context
+// belongs to.
+func LocalQuery(ctx context.Context, name string) string {
+	r, ok := ctx.Value(localKey{}).(*http.Request)
+	if !ok {
+		return ""
+	}
+	return r.URL.Query().Get(name)
 }
 
-// ServeHTTP implements http.Handler.
-func (l *localRoute) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	limit := l.MaxBody
-	if limit == 0 {
-		limit = smallBody
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, limit)
-	out, err := l.Handler(r.Context(), r)
-	var text []byte
-	switch {
-	case err != nil:
-	case out == nil:
-		text = emptyJSON
-	default:
-		text, err = json.Marshal(out)
-	}
-	if err != nil {
-		l.log.Warn("local call failed", zap.String("path", l.Path), zap.String("reason", string(cluster.CodeOf(err))), zap.Error(err))
-		refuseLocal(w, r, err)
-		return
+func answerLocal(w http.ResponseWriter, r *http.Request, out any) {
+	text := emptyJSON
+	if out != nil {
+		var err error
+		if text, err = json.Marshal(out); err != nil {
+			refuseLocal(w, r, fmt.Errorf("encode answer: %w", err))
+			return
+		}
 	}
 	writeJSON(w, http.StatusOK, text)
 }
@@ -94,10 +82,12 @@ func refuseLocal(w http.ResponseWriter, r *http.Request, err error) {
 	writeRefusal(w, body.Code.HTTPStatus(), body)
 }
 
-// ServeLocal serves a unix socket to processes of the given users, which the
-// kernel names. It closes the listener, and returns when ctx ended and the
-// calls in flight, whose contexts end too, have returned.
-func ServeLocal(ctx context.Context, l net.Listener, h http.Handler, allowed ...uint32) error {
+// ServeLocal serves a unix socket to processes of root, of the daemon's own
+// user and of the other users given; the kernel tells who they are. It closes
+// the listener, and returns when ctx ended and the calls in flight, whose
+// contexts end too, have returned.
+func ServeLocal(ctx context.Context, l net.Listener, h http.Handler, also ...uint32) error {
+	allowed := append([]uint32{0, uint32(os.Geteuid())}, also...)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	calls := &callGate{next: h}
@@ -279,9 +269,9 @@ func (c *LocalClient) Do(ctx context.Context, verb, path string, req, resp any) 
 }
 
 func decodeLocalReply(body io.Reader, resp any) error {
-	bounded := &io.LimitedReader{R: body, N: localReply + 1}
+	bounded := &io.LimitedReader{R: body, N: localBody + 1}
 	text, err := io.ReadAll(bounded)
-	if err := tooLong(bounded, localReply, err); err != nil {
+	if err := tooLong(bounded, localBody, err); err != nil {
 		return fmt.Errorf("read local answer: %w", err)
 	}
 	if resp == nil {
