@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,7 +28,11 @@ func (c *Cluster) form(ctx context.Context, cfg Config, nodes []Node) error {
 		}
 	}
 	fmt.Fprintf(c.progress, "waiting for one map on all nodes\n")
-	uuids, err := c.converge(ctx, cfg, first)
+	pool := cfg.CandidatePoolSize
+	if pool == 0 {
+		pool = defaultPool
+	}
+	uuids, err := c.converge(ctx, first, len(nodes), min(len(nodes), pool))
 	if err != nil {
 		return c.explain(err, nodes[:min(3, len(nodes))]...)
 	}
@@ -104,17 +107,25 @@ func (m *clusterMap) settled(nodes, candidates int) error {
 	return nil
 }
 
-// converge asks, at growing intervals, until the map has settled.
-func (c *Cluster) converge(ctx context.Context, cfg Config, first Node) (map[string]string, error) {
-	pool := cfg.CandidatePoolSize
-	if pool == 0 {
-		pool = defaultPool
+// AwaitMap waits until gnt-cluster map, run on the given node, shows so many
+// nodes that all hold the same fresh map, with so many candidates.
+func (c *Cluster) AwaitMap(ctx context.Context, node string, nodes, candidates int) error {
+	n, err := c.Node(ctx, node)
+	if err != nil {
+		return err
 	}
+	_, err = c.converge(ctx, n, nodes, candidates)
+	return err
+}
+
+// converge asks, at growing intervals, until the map has settled. It returns
+// the nodes' UUIDs.
+func (c *Cluster) converge(ctx context.Context, on Node, nodes, candidates int) (map[string]string, error) {
 	var last error
 	for wait := 20 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		m, err := c.readMap(ctx, first)
+		m, err := c.readMap(ctx, on)
 		if err == nil {
-			err = m.settled(cfg.Nodes, min(cfg.Nodes, pool))
+			err = m.settled(nodes, candidates)
 		}
 		if err == nil {
 			return m.uuids(), nil
@@ -124,14 +135,14 @@ func (c *Cluster) converge(ctx context.Context, cfg Config, first Node) (map[str
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for one map on all nodes: %w: last answer: %w", ctx.Err(), errors.Join(last))
+			return nil, fmt.Errorf("wait for one map on all nodes: %w: last answer: %v", ctx.Err(), last)
 		case <-time.After(wait):
 		}
 	}
 }
 
-func (c *Cluster) readMap(ctx context.Context, first Node) (*clusterMap, error) {
-	out, err := c.step(ctx, first, "", "gnt-cluster", "map", "--json")
+func (c *Cluster) readMap(ctx context.Context, on Node) (*clusterMap, error) {
+	out, err := c.step(ctx, on, "", "gnt-cluster", "map", "--json")
 	if err != nil {
 		return nil, err
 	}

@@ -139,8 +139,9 @@ func echoServer(args []string) int {
 	}
 }
 
-// echoClient connects from args[0] to args[1] and then, for every line on its
-// input, says whether it came back within the milliseconds args[2].
+// echoClient connects from args[0] to args[1] within args[2], and then says for
+// every line on its input whether it came back. It waits long, except for the
+// line "lost", which is not meant to.
 func echoClient(args []string) int {
 	wait, _ := time.ParseDuration(args[2])
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(args[0])}, Timeout: wait}
@@ -160,13 +161,15 @@ func echoClient(args []string) int {
 	}()
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
-		if !strings.HasPrefix(in.Text(), "await") {
-			fmt.Fprintln(conn, in.Text())
+		fmt.Fprintln(conn, in.Text())
+		patience := limit
+		if in.Text() == "lost" {
+			patience = 700 * time.Millisecond
 		}
 		select {
 		case got := <-lines:
 			fmt.Println("back", got)
-		case <-time.After(wait):
+		case <-time.After(patience):
 			fmt.Println("silence")
 		}
 	}

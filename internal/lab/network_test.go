@@ -183,8 +183,7 @@ func TestPartition(t *testing.T) {
 	nodes, err := c.Nodes(ctx)
 	must(t, err)
 	server := startServer(t, c, nodes[1])
-	// Short waits for what must not come, long ones for what must.
-	cutOff := connect(t, c, nodes[0], server, "700ms")
+	cutOff := connect(t, c, nodes[0], server, limit.String())
 	patient := connect(t, c, nodes[0], server, limit.String())
 	other := connect(t, c, nodes[2], server, limit.String())
 	for _, e := range []*echo{cutOff, patient, other} {

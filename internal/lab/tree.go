@@ -49,9 +49,16 @@ var treeDirs = []struct {
 	path string
 	mode os.FileMode
 }{
-	{"", 0o755}, {"bin", 0o755}, {"etc/rolekey", 0o755}, {"etc/ssh/ssh_config.d", 0o755},
-	{"etc/ssh/sshd_config.d", 0o755}, {"root", 0o700}, {"root/.ssh", 0o700}, {"run/rolekey", 0o755},
-	{"var/lib", 0o755}, {"var/log/rolekey", 0o755},
+	{"", 0o755},
+	{"bin", 0o755},
+	{"etc/rolekey", 0o755},
+	{"etc/ssh/ssh_config.d", 0o755},
+	{"etc/ssh/sshd_config.d", 0o755},
+	{"root", 0o700},
+	{"root/.ssh", 0o700},
+	{"run/rolekey", 0o755},
+	{"var/lib", 0o755},
+	{"var/log/rolekey", 0o755},
 }
 
 // makeTree writes the root of node n.

@@ -174,6 +174,7 @@ func execOn(ctx context.Context, dir string, cmd lab.Cmd) (int, error) {
 	// the end of ctx does not kill it.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer close(signals) // ends the loop below
 	defer signal.Stop(signals)
 	p, err := c.SpawnFiles(context.WithoutCancel(ctx), cmd, os.Stdin, os.Stdout, os.Stderr)
 	if err != nil {
