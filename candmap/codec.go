@@ -15,7 +15,7 @@ const timeLayout = "2006-01-02T15:04:05.000Z"
 
 // maxMapItems bounds the values in a map's JSON, so that an array of empty
 // values cannot make the decoder allocate many times the payload.
-const maxMapItems = 32 + 3*MaxRecoveryKeys + MaxCandidates*(24+MaxAddresses+MaxFrom)
+const maxMapItems = 32 + 3*MaxRecoveryKeys + MaxCandidates*(48+MaxAddresses+MaxFrom)
 
 const maxBeaconItems = 16
 
