@@ -133,6 +133,9 @@ func (c *Cluster) bringUp(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	if st.Lax != "" {
+		fmt.Fprintf(c.progress, "warning: sshd runs with StrictModes off, since %s and no mount namespace hides it\n", st.Lax)
+	}
 	fmt.Fprintf(c.progress, "starting %d nodes in %s\n", len(st.Nodes), c.dir)
 	g, gctx := errgroup.WithContext(ctx)
 	for _, n := range st.Nodes {

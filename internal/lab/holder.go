@@ -43,6 +43,7 @@ type holder struct {
 	tools *sshTools
 	spawn *spawner
 	cut   *cutter // nil without namespaces
+	lax   string  // why StrictModes must be off; empty: it is on
 	lock  *os.File
 
 	listener *net.UnixListener
@@ -115,14 +116,14 @@ func newHolder(s spec) (*holder, error) {
 	return h, h.state.write()
 }
 
-// settle enters the namespaces or checks that the host will do.
+// settle enters the namespaces or looks what the host will allow.
 func (h *holder) settle() (err error) {
 	if h.spec.Namespaces {
 		if h.cut, err = enterNamespaces(h.spec.Dir, h.user); err != nil {
 			return err
 		}
-	} else if err := checkStrictModes(h.spec.Dir, h.user.uid); err != nil {
-		return err
+	} else {
+		h.lax = strictModesRefuse(h.spec.Dir, h.user.home, h.user.uid)
 	}
 	return h.user.preparePrivsep()
 }
@@ -148,7 +149,7 @@ func (h *holder) makeNodes() error {
 	}
 	h.state = &State{
 		Isolation: IsolationLoopback, Namespaces: h.cut != nil, Reason: h.spec.Reason, Dir: h.spec.Dir, Bin: h.spec.Bin,
-		Holder: os.Getpid(), Ports: net.ports, Cuts: [][2]string{}, Nodes: []Node{},
+		Holder: os.Getpid(), Ports: net.ports, Lax: h.lax, Cuts: [][2]string{}, Nodes: []Node{},
 	}
 	for i := 1; i <= h.spec.Nodes; i++ {
 		short := fmt.Sprintf("node%d", i)

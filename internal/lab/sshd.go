@@ -107,9 +107,9 @@ func newHostKey(path, comment string) error {
 }
 
 // sshdConfig is the sshd_config of a node. What sshd does here it also does on
-// a real node: StrictModes stays on, and only the user, the paths and the port
-// differ.
-func sshdConfig(n Node, path string) string {
+// a real node: only the user, the paths and the port differ, and StrictModes
+// where State.Lax says so.
+func sshdConfig(n Node, path string, strict bool) string {
 	q := func(s string) string { return `"` + s + `"` }
 	lines := []string{
 		"Include " + q(filepath.Join(n.Root, "etc/ssh/sshd_config.d")+"/*.conf"),
@@ -118,7 +118,7 @@ func sshdConfig(n Node, path string) string {
 		"HostKey " + q(n.HostKey()),
 		"PidFile " + q(filepath.Join(n.Root, "run/sshd.pid")),
 		"AuthorizedKeysFile " + q(n.AuthorizedKeys()),
-		"StrictModes yes",
+		"StrictModes " + map[bool]string{true: "yes", false: "no"}[strict],
 		"PermitRootLogin prohibit-password",
 		"PasswordAuthentication no",
 		"KbdInteractiveAuthentication no",

@@ -38,6 +38,7 @@ type State struct {
 	Isolation  string        `json:"isolation"`
 	Namespaces bool          `json:"namespaces"` // false: no partitions
 	Reason     string        `json:"reason,omitempty"`
+	Lax        string        `json:"strict_modes_off,omitempty"` // why sshd's StrictModes is off
 	Dir        string        `json:"dir"`
 	Bin        string        `json:"bin"`
 	Holder     int           `json:"holder"` // pid

@@ -101,7 +101,7 @@ func writeConfigs(n Node, st *State) error {
 	for path, content := range map[string]string{
 		"etc/rolekey/noded.toml":   noded,
 		"etc/rolekey/masterd.toml": masterd,
-		"etc/ssh/sshd_config":      sshdConfig(n, nodePath(n, st.Bin, defaultPath)),
+		"etc/ssh/sshd_config":      sshdConfig(n, nodePath(n, st.Bin, defaultPath), st.Lax == ""),
 		"etc/ssh/ssh_config":       sshConfig(n, st.Nodes),
 	} {
 		if err := os.WriteFile(filepath.Join(n.Root, path), []byte(content), 0o644); err != nil {
@@ -165,22 +165,22 @@ func checkDir(dir string) error {
 	return nil
 }
 
-// checkStrictModes says before sshd does, and clearer, that StrictModes would
-// refuse the folder. It applies only where the home folder cannot be moved.
-func checkStrictModes(dir string, uid int) error {
+// strictModesRefuse returns why StrictModes would refuse authorized_keys below
+// dir, or nothing. Like sshd it walks up to the home folder or the root.
+func strictModesRefuse(dir, home string, uid int) string {
 	for p := dir; ; p = filepath.Dir(p) {
 		st, err := os.Stat(p)
 		if err != nil {
-			return fmt.Errorf("check folder: %w", err)
+			return err.Error()
 		}
 		if st.Mode()&0o022 != 0 {
-			return fmt.Errorf("sshd refuses keys below %s, which others may write, and no mount namespace can change that here: choose another folder", p)
+			return p + " may be written by others"
 		}
 		if owner := ownerOf(st); owner != 0 && owner != uid {
-			return fmt.Errorf("sshd refuses keys below %s, which uid %d owns: choose another folder", p, owner)
+			return fmt.Sprintf("%s belongs to uid %d", p, owner)
 		}
-		if p == "/" {
-			return nil
+		if p == "/" || p == home {
+			return ""
 		}
 	}
 }

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,15 +16,15 @@ func TestEditPasswd(t *testing.T) {
 		user labUser
 		want string
 	}{
-		"known": {labUser{"ann", 1000, 1000}, "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/c d:/bin/sh\nlast:x:999:999::/:/bin/false\nsshd:x:998:65534::/run/sshd:/usr/sbin/nologin\n"},
-		"new":   {labUser{"lab", 7, 8}, in + "lab:x:7:8::/c d:/bin/sh\nsshd:x:998:65534::/run/sshd:/usr/sbin/nologin\n"},
+		"known": {labUser{name: "ann", uid: 1000, gid: 1000}, "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000::/c d:/bin/sh\nlast:x:999:999::/:/bin/false\nsshd:x:998:65534::/run/sshd:/usr/sbin/nologin\n"},
+		"new":   {labUser{name: "lab", uid: 7, gid: 8}, in + "lab:x:7:8::/c d:/bin/sh\nsshd:x:998:65534::/run/sshd:/usr/sbin/nologin\n"},
 	} {
 		if got := string(tc.user.editPasswd([]byte(in), "/c d")); got != tc.want {
 			t.Errorf("%s: got\n%s\nwant\n%s", name, got, tc.want)
 		}
 	}
 	with := in + "sshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n"
-	u := labUser{"ann", 1000, 1000}
+	u := labUser{name: "ann", uid: 1000, gid: 1000}
 	if got := string(u.editPasswd([]byte(with), "/h")); strings.Count(got, "sshd:x:") != 1 {
 		t.Errorf("a second account sshd:\n%s", got)
 	}
@@ -88,6 +89,27 @@ func TestCheckDir(t *testing.T) {
 		if err := checkDir(dir); (err == nil) != ok {
 			t.Errorf("%q: %v", dir, err)
 		}
+	}
+}
+
+func TestStrictModesRefuse(t *testing.T) {
+	home := t.TempDir()
+	open := filepath.Join(home, "open")
+	dir := filepath.Join(open, "c")
+	must(t, os.MkdirAll(dir, 0o755))
+	must(t, os.Chmod(home, 0o755))
+	if why := strictModesRefuse(dir, home, os.Getuid()); why != "" {
+		t.Errorf("private folders up to home: %s", why)
+	}
+	must(t, os.Chmod(open, 0o775))
+	if why := strictModesRefuse(dir, home, os.Getuid()); !strings.Contains(why, open+" may be written") {
+		t.Errorf("a folder of the group: %q", why)
+	}
+	if why := strictModesRefuse(dir, dir, os.Getuid()); why != "" {
+		t.Errorf("the same above home: %s", why)
+	}
+	if why := strictModesRefuse(dir, home, 4242); os.Getuid() != 0 && !strings.Contains(why, "belongs to") {
+		t.Errorf("another user's folder: %q", why)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -23,6 +24,7 @@ const (
 type labUser struct {
 	name     string
 	uid, gid int
+	home     string // resolved, as sshd does
 }
 
 // currentUser finds the name that sshd will know the user by.
@@ -30,16 +32,25 @@ func currentUser() (*labUser, error) {
 	u := &labUser{uid: os.Getuid(), gid: os.Getgid()}
 	if b, err := os.ReadFile("/etc/passwd"); err == nil {
 		if f := passwdLine(b, itoa(u.uid)); f != nil {
-			u.name = f[0]
+			u.name, u.home = f[0], resolved(f[5])
 			return u, nil
 		}
 	}
 	if cur, err := user.LookupId(itoa(u.uid)); err == nil {
-		u.name = cur.Username
+		u.name, u.home = cur.Username, resolved(cur.HomeDir)
 		return u, nil
 	}
 	u.name = "lab" // mountPrivateFiles makes it true
 	return u, nil
+}
+
+// resolved follows links; a home folder that does not exist is none.
+func resolved(dir string) string {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return ""
+	}
+	return real
 }
 
 // passwdLine finds the line of a uid in passwd(5).

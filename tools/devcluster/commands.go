@@ -128,6 +128,9 @@ func printStatus(out io.Writer, st *lab.State) error {
 	if !st.Namespaces {
 		fmt.Fprintf(out, "no partitions: %s\n", st.Reason)
 	}
+	if st.Lax != "" {
+		fmt.Fprintf(out, "StrictModes off: %s\n", st.Lax)
+	}
 	return nil
 }
 
