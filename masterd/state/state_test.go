@@ -171,13 +171,21 @@ func TestG3MasterRoleIsOutOfReach(t *testing.T) {
 	l := statetest.New(t)
 	l.Add(2)
 	for name, try := range map[string]func() (state.Result, error){
-		"demote":       func() (state.Result, error) { return l.Try(state.KindNodeChange, changeFlags(1, "mc", false)) },
-		"drain":        func() (state.Result, error) { return l.Try(state.KindNodeChange, changeFlags(1, "drained", true)) },
-		"incapable":    func() (state.Result, error) { return l.Try(state.KindNodeChange, changeFlags(1, "capable", false)) },
-		"remove":       func() (state.Result, error) { return l.Try(state.KindNodeRemove, state.NodeRemove{Node: statetest.ID(1)}) },
-		"regular":      func() (state.Result, error) { return l.Try(state.KindSetMaster, state.SetMaster{Node: statetest.ID(2)}) },
-		"unknown":      func() (state.Result, error) { return l.Try(state.KindSetMaster, state.SetMaster{Node: statetest.ID(9)}) },
-		"no voters":    func() (state.Result, error) { return l.Try(state.KindSetVoters, state.SetVoters{Voters: []cluster.NodeID{}}) },
+		"demote":    func() (state.Result, error) { return l.Try(state.KindNodeChange, changeFlags(1, "mc", false)) },
+		"drain":     func() (state.Result, error) { return l.Try(state.KindNodeChange, changeFlags(1, "drained", true)) },
+		"incapable": func() (state.Result, error) { return l.Try(state.KindNodeChange, changeFlags(1, "capable", false)) },
+		"remove": func() (state.Result, error) {
+			return l.Try(state.KindNodeRemove, state.NodeRemove{Node: statetest.ID(1)})
+		},
+		"regular": func() (state.Result, error) {
+			return l.Try(state.KindSetMaster, state.SetMaster{Node: statetest.ID(2)})
+		},
+		"unknown": func() (state.Result, error) {
+			return l.Try(state.KindSetMaster, state.SetMaster{Node: statetest.ID(9)})
+		},
+		"no voters": func() (state.Result, error) {
+			return l.Try(state.KindSetVoters, state.SetVoters{Voters: []cluster.NodeID{}})
+		},
 		"flag no keys": func() (state.Result, error) { return l.Try(state.KindNodeChange, changeFlags(2, "mc", true)) },
 	} {
 		if _, err := try(); err == nil {
