@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
-
-	"rolekey/cluster"
 )
 
 // nodedConfig is noded.toml.
@@ -20,11 +18,10 @@ type nodedConfig struct {
 	SSH      sshSection  `toml:"ssh"`
 }
 
-// masterdConfig is masterd.toml.
+// masterdConfig is masterd.toml. masterd learns its ports from noded.
 type masterdConfig struct {
-	Address  string      `toml:"address"`
-	LogLevel string      `toml:"log_level"`
-	Ports    portsConfig `toml:"ports"`
+	Addresses []string `toml:"addresses"`
+	LogLevel  string   `toml:"log_level"`
 }
 
 type portsConfig struct {
@@ -83,9 +80,8 @@ func makeTree(n Node, st *State, tools *sshTools) error {
 }
 
 func writeConfigs(n Node, st *State) error {
-	ports := portsOf(st.Ports)
 	noded, err := encodeTOML(nodedConfig{
-		Address: n.Address, LogLevel: "debug", Ports: ports,
+		Address: n.Address, LogLevel: "debug", Ports: portsConfig(st.Ports),
 		SSH: sshSection{
 			AuthorizedKeys: n.AuthorizedKeys(), KnownHosts: n.KnownHosts(), User: n.User,
 			HostKeys: []string{n.HostKey() + ".pub"}, SSHD: filepath.Join(n.Root, "bin/sshd"),
@@ -94,7 +90,7 @@ func writeConfigs(n Node, st *State) error {
 	if err != nil {
 		return err
 	}
-	masterd, err := encodeTOML(masterdConfig{Address: n.Address, LogLevel: "debug", Ports: ports})
+	masterd, err := encodeTOML(masterdConfig{Addresses: []string{n.Address}, LogLevel: "debug"})
 	if err != nil {
 		return err
 	}
@@ -110,8 +106,6 @@ func writeConfigs(n Node, st *State) error {
 	}
 	return nil
 }
-
-func portsOf(p cluster.Ports) portsConfig { return portsConfig(p) }
 
 func encodeTOML(v any) (string, error) {
 	var b bytes.Buffer
