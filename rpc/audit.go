@@ -28,7 +28,7 @@ type auditKey struct {
 }
 
 type auditState struct {
-	limiter    rate.Limiter
+	limiter    *rate.Limiter
 	suppressed int64
 }
 
@@ -61,9 +61,7 @@ func (a *auditor) admit(reason cluster.Code, key auditKey, now time.Time) (suppr
 		if len(a.peers) >= auditPeers {
 			clear(a.peers)
 		}
-		s = &auditState{}
-		s.limiter.SetLimitAt(now, auditRate)
-		s.limiter.SetBurstAt(now, auditBurst)
+		s = &auditState{limiter: rate.NewLimiter(auditRate, auditBurst)}
 		a.peers[key] = s
 	}
 	if !s.limiter.AllowN(now, 1) {
