@@ -186,6 +186,7 @@ func followChain(held *Verified, envs []Envelope, expired func(*Verified) bool) 
 			if len(taken) == 0 {
 				err = ferr
 			}
+		case cluster.CodeOf(err) == cluster.CodeTrustExpired: // the reason for what failed since
 		case cluster.CodeOf(ferr) != cluster.CodeMapOlder || len(taken) == 0 && err == nil:
 			err = ferr
 		}
