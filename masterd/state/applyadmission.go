@@ -20,11 +20,27 @@ func (c *AdmissionCreate) apply(d *draft) error {
 	}
 	table := maps.Clone(d.Admissions)
 	superseded, err := table.Add(r, d.now)
+	if cluster.CodeOf(err) == cluster.CodeBusy && dropOldestEnded(table) {
+		superseded, err = table.Add(r, d.now)
+	}
 	if err != nil {
 		return err
 	}
 	d.Admissions, d.res.Superseded, d.res.Node = table, superseded, r.Node
 	return nil
+}
+
+// dropOldestEnded makes room in a full table: a cluster may grow by hundreds of
+// nodes in a day. A string whose record is gone is refused as unknown, so only
+// the answer gets worse.
+func dropOldestEnded(table pki.Table) bool {
+	for _, r := range table.List() {
+		if r.State == pki.RecordSpent || r.State == pki.RecordRevoked {
+			delete(table, r.ID)
+			return true
+		}
+	}
+	return false
 }
 
 func (c *AdmissionRevoke) apply(d *draft) error {

@@ -65,7 +65,7 @@ func checkResume(step string, data json.RawMessage) error {
 	return nil
 }
 
-func (c *JobUpdate) apply(d *draft) error { return d.linkJob(c) }
+func (u *JobUpdate) apply(d *draft) error { return d.linkJob(u) }
 
 // linkJob applies an update that came with another command, or none. A job
 // that has ended refuses it, and with it the whole command: so a job that was

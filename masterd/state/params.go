@@ -8,7 +8,8 @@ import (
 	"rolekey/cluster"
 )
 
-// Values of SSHKeyMode.
+// SSHKeyPerCandidate is the SSHKeyMode in which every candidate has a root key
+// of its own, whose private half never travels.
 const SSHKeyPerCandidate = "per-candidate"
 
 // Params are the replicated settings of the cluster.

@@ -7,7 +7,6 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
-	"rolekey/pki"
 )
 
 // snapshotFormat is the first byte of a snapshot.
@@ -16,7 +15,7 @@ const snapshotFormat = 1
 // snapshotWire is the state with its secrets revealed.
 type snapshotWire struct {
 	Format    int    `json:"format"`
-	State     *State `json:"state"`
+	State     *State `json:"state"` // null before there is a cluster
 	CAKey     []byte `json:"ca_key"`
 	GossipKey []byte `json:"gossip_key"`
 }
@@ -34,7 +33,11 @@ func (s *State) Format(f fmt.State, _ rune) {
 // EncodeSnapshot returns the state with its secrets, to be sealed. Equal
 // states give equal bytes.
 func EncodeSnapshot(s *State) ([]byte, error) {
-	b, err := marshal(snapshotWire{Format, s, s.CA.Key.Reveal(), s.Gossip.Reveal()})
+	w := snapshotWire{Format: Format}
+	if s.Founded() {
+		w = snapshotWire{Format, s, s.CA.Key.Reveal(), s.Gossip.Reveal()}
+	}
+	b, err := marshal(w)
 	if err != nil {
 		return nil, fmt.Errorf("encode snapshot: %w", err)
 	}
@@ -53,14 +56,20 @@ func DecodeSnapshot(b []byte) (*State, error) {
 	if b[0] != snapshotFormat {
 		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "decode snapshot: format %d; upgrade this node", b[0])
 	}
-	w := snapshotWire{State: New()}
+	var w snapshotWire
 	if err := unmarshal(b[1:], &w); err != nil {
 		return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: %v", err)
 	}
-	if w.Format != Format || w.State == nil {
+	if w.Format != Format {
 		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "decode snapshot: state format %d; upgrade this node", w.Format)
 	}
 	s := w.State
+	if s == nil {
+		if len(w.CAKey)+len(w.GossipKey) > 0 {
+			return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: keys without a cluster")
+		}
+		return New(), nil
+	}
 	s.CA.Key, s.Gossip = cluster.NewSecret(w.CAKey), cluster.NewSecret(w.GossipKey)
 	if err := s.restore(); err != nil {
 		return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: %v", err)
@@ -70,17 +79,11 @@ func DecodeSnapshot(b []byte) (*State, error) {
 
 // restore checks a decoded state and computes what is derived from it.
 func (s *State) restore() error {
-	if s.Nodes == nil || s.Jobs == nil || s.Admissions == nil {
-		return errors.New("a table is missing")
+	if !s.Founded() || s.Nodes == nil || s.Jobs == nil || s.Admissions == nil {
+		return errors.New("the cluster or a table is missing")
 	}
 	if err := s.checkTables(); err != nil {
 		return err
-	}
-	if !s.Founded() {
-		if len(s.Chain)+len(s.Nodes) > 0 {
-			return errors.New("nodes or maps without a cluster")
-		}
-		return nil
 	}
 	if err := s.check(); err != nil {
 		return err
@@ -132,5 +135,5 @@ func (s *State) checkTables() error {
 			return fmt.Errorf("job %d is not well formed", id)
 		}
 	}
-	return pki.Table(s.Admissions).Validate()
+	return s.Admissions.Validate()
 }
