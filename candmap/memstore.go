@@ -92,9 +92,12 @@ func (s *MemStore) Doc(d cluster.Digest) ([]byte, error) {
 }
 
 // SaveEvidence implements Store; noded keeps the evidence on disk.
-func (s *MemStore) SaveEvidence(_, _ Envelope) error {
+func (s *MemStore) SaveEvidence(_, _ Envelope) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.saved.Forks >= MaxForks {
+		return false, nil
+	}
 	s.saved.Forks++
-	return nil
+	return true, nil
 }

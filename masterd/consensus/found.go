@@ -1,0 +1,35 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"rolekey/masterd/state"
+)
+
+// Found writes the first state of a cluster as a snapshot in which the named
+// server is the only voter. Raft then starts from it as it starts from any
+// snapshot, so that founding a cluster needs no election.
+func Found(id raft.ServerID, stable raft.StableStore, snaps raft.SnapshotStore, first *state.State) error {
+	old, err := snaps.List()
+	if err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	if len(old) > 0 {
+		return errors.New("found cluster: there is a raft state already")
+	}
+	if err := stable.SetUint64([]byte("CurrentTerm"), 1); err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	servers := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: id, Address: raft.ServerAddress(id)}}}
+	sink, err := snaps.Create(raft.SnapshotVersionMax, 1, 1, servers, 1, nil)
+	if err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	if err := (snapshot{first}).Persist(sink); err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+)
+
+// Timing holds raft's times. They decide how soon a dead master is replaced,
+// and how long a pause of a healthy one goes unnoticed.
+type Timing struct {
+	Heartbeat   time.Duration // silence before a follower asks for an election
+	Election    time.Duration
+	LeaderLease time.Duration // a leader without a majority for so long steps down
+	Commit      time.Duration // upper bound of a follower's lag in idle times
+	Hung        time.Duration // a leader that commits nothing for so long is silenced
+}
+
+// DefaultTiming replaces a killed master in about a second.
+var DefaultTiming = Timing{
+	Heartbeat:   600 * time.Millisecond,
+	Election:    600 * time.Millisecond,
+	LeaderLease: 400 * time.Millisecond,
+	Commit:      50 * time.Millisecond,
+	Hung:        5 * time.Second,
+}
+
+// logCache is how many entries are kept opened in memory for the followers.
+const logCache = 128
+
+// Config says what a Node needs.
+type Config struct {
+	ID        raft.ServerID
+	Logs      raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	Sender    Sender
+	Timing    Timing // zero: DefaultTiming
+	Logger    hclog.Logger
+	// Fatal is called when going on would break a promise: an unknown command,
+	// or a disk that hangs under the leader. It must not block.
+	Fatal func(error)
+}
+
+// Node is this candidate's part in raft. All methods may be called
+// concurrently.
+type Node struct {
+	raft      *raft.Raft
+	transport *Transport
+	fsm       *fsm
+	stable    raft.StableStore
+	id        raft.ServerID
+	timing    Timing
+	fatal     func(error)
+
+	proposing sync.Mutex // one proposal at a time, each derived from the one before
+	watchdog  sync.WaitGroup
+	stop      context.CancelFunc
+}
+
+// New starts raft on the given stores.
+func New(cfg Config) (*Node, error) {
+	if cfg.Timing == (Timing{}) {
+		cfg.Timing = DefaultTiming
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	n := &Node{
+		transport: NewTransport(cfg.ID, cfg.Sender), fsm: newFSM(cfg.Fatal),
+		stable: cfg.Stable, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, stop: stop,
+	}
+	logs, err := raft.NewLogCache(logCache, cfg.Logs)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	r, err := raft.NewRaft(raftConfig(cfg), n.fsm, logs, cfg.Stable, cfg.Snapshots, n.transport)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	n.raft = r
+	n.watchdog.Go(func() { n.watchDisk(ctx) })
+	return n, nil
+}
+
+func raftConfig(cfg Config) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = cfg.ID
+	c.HeartbeatTimeout = cfg.Timing.Heartbeat
+	c.ElectionTimeout = cfg.Timing.Election
+	c.LeaderLeaseTimeout = cfg.Timing.LeaderLease
+	c.CommitTimeout = cfg.Timing.Commit
+	c.MaxAppendEntries = 16
+	c.TrailingLogs = 256
+	c.SnapshotThreshold = 512
+	c.SnapshotInterval = 2 * time.Minute
+	c.ShutdownOnRemove = false // the candidate map decides who takes part
+	c.NoLegacyTelemetry = true
+	c.Logger = cfg.Logger
+	return c
+}
+
+// Close leaves raft; the log stays.
+func (n *Node) Close() error {
+	n.stop()
+	_ = n.transport.Close() // only cancels
+	err := n.raft.Shutdown().Error()
+	n.watchdog.Wait()
+	return err
+}
+
+// ID returns this server's name.
+func (n *Node) ID() raft.ServerID { return n.id }
+
+// State returns what this node has applied.
+func (n *Node) State() *state.State { return n.fsm.current.Load() }
+
+// Watch returns a channel that closes at the next change of State.
+func (n *Node) Watch() <-chan struct{} { return n.fsm.watch() }
+
+// Term returns raft's current term.
+func (n *Node) Term() uint64 { return n.raft.CurrentTerm() }
+
+// LastIndex returns the index of the newest entry on disk.
+func (n *Node) LastIndex() uint64 { return n.raft.LastIndex() }
+
+// Leads reports whether this node is leader.
+func (n *Node) Leads() bool { return n.raft.State() == raft.Leader }
+
+// Leader returns who leads as far as this node knows, "" when nobody does.
+func (n *Node) Leader() raft.ServerID {
+	_, id := n.raft.LeaderWithID()
+	return id
+}
+
+// Leadership delivers true when this node becomes leader and false when it
+// stops; only the newest value is kept.
+func (n *Node) Leadership() <-chan bool { return n.raft.LeaderCh() }
+
+// Handle passes a message that came from the named server.
+func (n *Node) Handle(ctx context.Context, from raft.ServerID, message string, body []byte) ([]byte, error) {
+	return n.transport.Handle(ctx, from, message, body)
+}
+
+// Propose commits one command that is derived from the newest state and
+// returns when this node has applied it. Only the leader can.
+func (n *Node) Propose(ctx context.Context, kind string, body any, meta state.Meta) (state.Result, error) {
+	n.proposing.Lock()
+	defer n.proposing.Unlock()
+	cmd, err := state.Propose(n.State(), kind, body, meta)
+	if err != nil {
+		return state.Result{}, err
+	}
+	data, err := state.EncodeCommand(cmd)
+	if err != nil {
+		return state.Result{}, fmt.Errorf("encode %s: %w", kind, err)
+	}
+	f := n.raft.Apply(data, n.timing.Hung)
+	if err := wait(ctx, f); err != nil {
+		return state.Result{}, noQuorum("commit "+kind, err)
+	}
+	result, ok := f.Response().(state.Result)
+	if !ok {
+		return state.Result{}, fmt.Errorf("commit %s: raft answered %T", kind, f.Response())
+	}
+	if result.Err != nil {
+		return result, result.Err
+	}
+	return result, nil
+}
+
+// Barrier returns when every entry committed so far is applied here, and
+// tells the followers at once what is committed.
+func (n *Node) Barrier(ctx context.Context) error {
+	return noQuorum("raft barrier", wait(ctx, n.raft.Barrier(n.timing.Hung)))
+}
+
+// Kick makes the followers learn of the newest commit now instead of with the
+// next heartbeat; it does not wait.
+func (n *Node) Kick() { n.raft.Barrier(n.timing.Hung) }
+
+// VerifyLeader asks a majority whether this node still leads.
+func (n *Node) VerifyLeader(ctx context.Context) error {
+	return noQuorum("verify leadership", wait(ctx, n.raft.VerifyLeader()))
+}
+
+// Transfer hands leadership to a server.
+func (n *Node) Transfer(ctx context.Context, to raft.ServerID) error {
+	return noQuorum("transfer leadership", wait(ctx, n.raft.LeadershipTransferToServer(to, raft.ServerAddress(to))))
+}
+
+// noQuorum gives raft's errors the code that a caller acts on.
+func noQuorum(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return cluster.Errorf(cluster.CodeNotMaster, "%s: this node is not, or no longer, the master", what)
+	case errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, context.DeadlineExceeded):
+		return cluster.Errorf(cluster.CodeNoQuorum, "%s: no majority of the voters answered: %v", what, err)
+	default:
+		return fmt.Errorf("%s: %w", what, err)
+	}
+}
+
+// wait waits for a raft future, or for the end of ctx; the entry may then
+// still be committed.
+func wait(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }() // ends when raft answers, at the latest at shutdown
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

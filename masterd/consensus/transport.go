@@ -1,0 +1,227 @@
+package consensus
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Limits and times of the transport.
+const (
+	messageTimeout  = 2 * time.Second // one AppendEntries, vote or TimeoutNow
+	snapshotTimeout = 60 * time.Second
+	maxSnapshot     = 64 << 20 // bytes of a snapshot that travels in one message
+)
+
+// errClosed is what raft sees once the transport is closed for good.
+var errClosed = errors.New("raft transport is closed")
+
+// Sender carries one encoded message to a peer and returns the encoded
+// answer. Package masterd implements it on the RPC gate, which proves who the
+// peer is.
+type Sender interface {
+	Send(ctx context.Context, to raft.ServerID, message string, body []byte) ([]byte, error)
+}
+
+// Transport is a raft.Transport on the RPC gate. It does not pipeline, so that
+// the gate sees every message and a revoked peer's next one is refused. All
+// methods may be called concurrently.
+type Transport struct {
+	local  raft.ServerID
+	sender Sender
+	inbox  chan raft.RPC
+
+	heartbeatMu sync.RWMutex
+	heartbeat   func(raft.RPC)
+
+	matchMu sync.Mutex
+	match   map[raft.ServerID]uint64 // newest entry that a peer confirmed to hold
+
+	ctx   context.Context // ends when the transport closes
+	close context.CancelFunc
+}
+
+var (
+	_ raft.Transport   = (*Transport)(nil)
+	_ raft.WithPreVote = (*Transport)(nil)
+	_ raft.WithClose   = (*Transport)(nil)
+)
+
+// NewTransport makes a transport for the server named local.
+func NewTransport(local raft.ServerID, sender Sender) *Transport {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Transport{local: local, sender: sender, inbox: make(chan raft.RPC), match: map[raft.ServerID]uint64{}, ctx: ctx, close: cancel}
+}
+
+// Close ends every call under way and refuses new ones, for ever. It touches
+// no disk, so that a leader whose disk hangs can still be silenced.
+func (t *Transport) Close() error {
+	t.close()
+	return nil
+}
+
+// Consumer implements raft.Transport.
+func (t *Transport) Consumer() <-chan raft.RPC { return t.inbox }
+
+// LocalAddr implements raft.Transport. An address is the server's id; the map
+// says where that server is.
+func (t *Transport) LocalAddr() raft.ServerAddress { return raft.ServerAddress(t.local) }
+
+// EncodePeer implements raft.Transport.
+func (t *Transport) EncodePeer(id raft.ServerID, _ raft.ServerAddress) []byte { return []byte(id) }
+
+// DecodePeer implements raft.Transport.
+func (t *Transport) DecodePeer(b []byte) raft.ServerAddress { return raft.ServerAddress(b) }
+
+// AppendEntriesPipeline implements raft.Transport by declining.
+func (t *Transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// SetHeartbeatHandler implements raft.Transport.
+func (t *Transport) SetHeartbeatHandler(cb func(raft.RPC)) {
+	t.heartbeatMu.Lock()
+	defer t.heartbeatMu.Unlock()
+	t.heartbeat = cb
+}
+
+// AppendEntries implements raft.Transport.
+func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	err := t.call(id, MessageAppendEntries, messageTimeout, wire{Message: args}, resp)
+	if err == nil && resp.Success && !isHeartbeat(args) {
+		t.matchMu.Lock()
+		defer t.matchMu.Unlock()
+		t.match[id] = args.PrevLogEntry + uint64(len(args.Entries))
+	}
+	return err
+}
+
+// matched returns the newest entry that a peer confirmed to this node.
+func (t *Transport) matched(id raft.ServerID) uint64 {
+	t.matchMu.Lock()
+	defer t.matchMu.Unlock()
+	return t.match[id]
+}
+
+// RequestVote implements raft.Transport.
+func (t *Transport) RequestVote(id raft.ServerID, _ raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.call(id, MessageRequestVote, messageTimeout, wire{Message: args}, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *Transport) RequestPreVote(id raft.ServerID, _ raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.call(id, MessageRequestPreVote, messageTimeout, wire{Message: args}, resp)
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *Transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.call(id, MessageTimeoutNow, messageTimeout, wire{Message: args}, resp)
+}
+
+// InstallSnapshot implements raft.Transport. The replicated state is small, so
+// a snapshot travels in one message.
+func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	b, err := io.ReadAll(io.LimitReader(data, maxSnapshot+1))
+	if err != nil {
+		return fmt.Errorf("read snapshot: %w", err)
+	}
+	if len(b) > maxSnapshot {
+		return fmt.Errorf("send snapshot: over %d bytes", maxSnapshot)
+	}
+	return t.call(id, MessageInstallSnapshot, snapshotTimeout, wire{Message: args, Snapshot: b}, resp)
+}
+
+func (t *Transport) call(to raft.ServerID, message string, limit time.Duration, w wire, resp any) error {
+	if t.ctx.Err() != nil {
+		return errClosed
+	}
+	body, err := json.Marshal(w)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", message, err)
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, limit)
+	defer cancel()
+	answer, err := t.sender.Send(ctx, to, message, body)
+	if err != nil {
+		return fmt.Errorf("send %s to %s: %w", message, to, err)
+	}
+	if err := json.Unmarshal(answer, resp); err != nil {
+		return fmt.Errorf("decode answer to %s from %s: %w", message, to, err)
+	}
+	return nil
+}
+
+// Handle takes a message that the gate has proved to come from the server
+// named from, hands it to raft and returns the encoded answer. A header that
+// names another server is refused: raft itself believes headers.
+func (t *Transport) Handle(ctx context.Context, from raft.ServerID, message string, body []byte) ([]byte, error) {
+	cmd, snapshot, err := decode(message, body)
+	if err != nil {
+		return nil, err
+	}
+	if id := cmd.(raft.WithRPCHeader).GetRPCHeader().ID; !bytes.Equal(id, []byte(from)) {
+		return nil, fmt.Errorf("%s: header names %q, the peer is %q", message, clip(id), from)
+	}
+	answer := make(chan raft.RPCResponse, 1)
+	rpc := raft.RPC{Command: cmd, RespChan: answer}
+	if snapshot != nil {
+		rpc.Reader = bytes.NewReader(snapshot)
+	}
+	if err := t.deliver(ctx, rpc); err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-answer:
+		if r.Error != nil {
+			return nil, fmt.Errorf("%s: %w", message, r.Error)
+		}
+		return json.Marshal(r.Response)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-t.ctx.Done():
+		return nil, errClosed
+	}
+}
+
+// deliver gives heartbeats to raft's own fast path, which does not wait for
+// the disk, and everything else to the inbox.
+func (t *Transport) deliver(ctx context.Context, rpc raft.RPC) error {
+	if t.ctx.Err() != nil {
+		return errClosed
+	}
+	if a, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && isHeartbeat(a) {
+		t.heartbeatMu.RLock()
+		fast := t.heartbeat
+		t.heartbeatMu.RUnlock()
+		if fast != nil {
+			fast(rpc)
+			return nil
+		}
+	}
+	select {
+	case t.inbox <- rpc:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.ctx.Done():
+		return errClosed
+	}
+}
+
+func isHeartbeat(a *raft.AppendEntriesRequest) bool {
+	return a.PrevLogEntry == 0 && a.PrevLogTerm == 0 && len(a.Entries) == 0 && a.LeaderCommitIndex == 0
+}
+
+func clip(b []byte) []byte {
+	if len(b) > 80 {
+		return b[:80]
+	}
+	return b
+}

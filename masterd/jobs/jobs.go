@@ -1,0 +1,224 @@
+// Package jobs runs the replicated jobs of the cluster on the elected master.
+//
+// A job is a record in the replicated state. The commit that changes the
+// cluster also notes, in the same entry, which steps are left, so that the next
+// master resumes a job exactly where this one died: nothing is done twice that
+// must not be, and nothing is left half done. Jobs run one at a time, in the
+// order of their numbers.
+//
+// A Runner belongs to one term of one master; Run is called once.
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/cluster"
+	"rolekey/masterd/roles"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+)
+
+// Spread says how far a change has got.
+type Spread struct {
+	Done, All   int // nodes that confirmed it, of those that are not offline
+	Unreachable []state.Unreachable
+}
+
+// Cluster is what jobs need of the master.
+type Cluster interface {
+	State() *state.State
+	Watch() <-chan struct{}
+	Now() time.Time
+	// Change commits a command and publishes the map that it yields.
+	Change(ctx context.Context, kind string, body any, actor, request string) (Spread, error)
+	// Republish delivers the newest map again and reports who holds it.
+	Republish(ctx context.Context) (Spread, error)
+	// Dismiss delivers the newest map to a node that has been removed.
+	Dismiss(ctx context.Context, gone *state.Node) error
+	// Voting tells who votes in the map and in raft, and who can be reached.
+	Voting() roles.View
+	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
+	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
+	// Verify checks the cluster, tells each line of its report, and returns
+	// whether all is well.
+	Verify(ctx context.Context, op json.RawMessage, tell func(line string)) (bool, error)
+}
+
+// Runner runs jobs.
+type Runner struct {
+	c   Cluster
+	log *zap.Logger
+}
+
+// New makes a runner.
+func New(c Cluster, log *zap.Logger) *Runner { return &Runner{c: c, log: log} }
+
+// Run works until ctx ends, which is when leadership ends. An error means that
+// this master could not even record what became of a job.
+func (r *Runner) Run(ctx context.Context) error {
+	for {
+		changed := r.c.Watch()
+		if j := next(r.c.State()); j != nil {
+			if err := r.one(ctx, j); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// next returns the oldest job that has not ended.
+func next(s *state.State) *state.Job {
+	var first *state.Job
+	for _, j := range s.Jobs {
+		if !j.Status.Ended() && (first == nil || j.ID < first.ID) {
+			first = j
+		}
+	}
+	return first
+}
+
+// one runs a job to its end, or to the end of this master.
+func (r *Runner) one(ctx context.Context, j *state.Job) error {
+	run := &run{c: r.c, job: j, update: state.JobUpdate{ID: j.ID}}
+	err := run.all(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // the next master resumes the job
+	}
+	var lost *cluster.Error
+	if errors.As(err, &lost) && (lost.Code == cluster.CodeNotMaster || lost.Code == cluster.CodeNoQuorum) {
+		return fmt.Errorf("run job %d: %w", j.ID, err)
+	}
+	r.log.Info("job ended", zap.Int64("job", j.ID), zap.Strings("summary", j.Summary), zap.Error(err))
+	return run.finish(ctx, err)
+}
+
+// run is one job under way. What it learns collects in update, which goes into
+// the next commit.
+type run struct {
+	c      Cluster
+	job    *state.Job
+	update state.JobUpdate
+	op     int
+}
+
+// resume is what the commit notes about the steps that are left.
+type resume struct {
+	Op      int          `json:"op"`
+	Node    state.Node   `json:"node"` // as it was before the commit
+	Steps   []roles.Step `json:"steps"`
+	Results [][2]string  `json:"results"`
+	Cert    []byte       `json:"cert,omitempty"` // of a promotion
+}
+
+const stepCommitted = "committed"
+
+func (r *run) all(ctx context.Context) error {
+	r.update.OpStatus = slices.Clone(r.job.OpStatus)
+	r.update.OpResult = slices.Clone(r.job.OpResult)
+	for len(r.update.OpResult) < len(r.job.Ops) {
+		r.update.OpResult = append(r.update.OpResult, json.RawMessage("null"))
+	}
+	for i := range r.job.Ops {
+		if r.job.OpStatus[i].Ended() {
+			continue
+		}
+		r.op = i
+		r.update.OpStatus[i] = state.JobRunning
+		result, err := r.execute(ctx, r.job.Ops[i])
+		if err != nil {
+			return err
+		}
+		r.update.OpStatus[i], r.update.OpResult[i] = state.JobSuccess, result
+	}
+	return nil
+}
+
+func (r *run) execute(ctx context.Context, raw json.RawMessage) (json.RawMessage, error) {
+	if left := r.left(); left != nil {
+		return r.rest(ctx, left)
+	}
+	var op struct {
+		ID string `json:"OP_ID"`
+	}
+	if err := json.Unmarshal(raw, &op); err != nil {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+	}
+	do, ok := ops[op.ID]
+	if !ok {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: fmt.Sprintf("Opcode %.64s is not known", op.ID)}
+	}
+	return do(ctx, r, raw)
+}
+
+// left returns the steps of this op that an earlier master committed to.
+func (r *run) left() *resume {
+	if r.job.Step != stepCommitted {
+		return nil
+	}
+	var left resume
+	if json.Unmarshal(r.job.Data, &left) != nil || left.Op != r.op {
+		return nil
+	}
+	return &left
+}
+
+// say appends a line to the job's log.
+func (r *run) say(text string) {
+	r.update.Log = append(r.update.Log, state.LogLine{Op: r.op, Text: text})
+}
+
+// flush commits what has collected so far.
+func (r *run) flush(ctx context.Context) error {
+	u := r.update
+	_, err := r.c.Change(ctx, state.KindJobUpdate, u, r.job.Actor, r.job.RequestID)
+	r.drained()
+	return err
+}
+
+// drained forgets what a commit has carried.
+func (r *run) drained() {
+	u := r.update
+	r.update = state.JobUpdate{ID: u.ID, OpStatus: u.OpStatus, OpResult: u.OpResult}
+}
+
+// finish records how the job ended.
+func (r *run) finish(ctx context.Context, err error) error {
+	r.update.Status = state.JobSuccess
+	if err != nil {
+		r.update.Status = state.JobError
+		text := err.Error()
+		r.update.Error = &text
+		r.update.OpResult[r.op] = failure(err)
+		for i := r.op; i < len(r.update.OpStatus); i++ {
+			r.update.OpStatus[i] = state.JobError
+		}
+	}
+	return r.flush(ctx)
+}
+
+// failure renders an error as Ganeti's opresult.
+func failure(err error) json.RawMessage {
+	var p *roles.PrereqError
+	result := []any{"OpExecError", []string{err.Error()}}
+	if errors.As(err, &p) {
+		result = []any{"OpPrereqError", []string{p.Msg, string(p.Class)}}
+	}
+	b, err := json.Marshal(result)
+	if err != nil {
+		return json.RawMessage("null")
+	}
+	return b
+}

@@ -1,0 +1,339 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"rolekey/cluster"
+	"rolekey/masterd/roles"
+	"rolekey/masterd/state"
+	"rolekey/pki"
+	"rolekey/rpc"
+	"rolekey/sshkeys"
+)
+
+// The opcodes, by Ganeti's names.
+const (
+	OpNodeSetParams = "OP_NODE_SET_PARAMS"
+	OpNodeAdd       = "OP_NODE_ADD"
+	OpNodeRemove    = "OP_NODE_REMOVE"
+	OpClusterVerify = "OP_CLUSTER_VERIFY"
+)
+
+var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error){
+	OpNodeSetParams: nodeSetParams,
+	OpNodeAdd:       nodeAdd,
+	OpNodeRemove:    nodeRemove,
+	OpClusterVerify: clusterVerify,
+}
+
+// opNode are the fields of the opcodes about a node.
+type opNode struct {
+	Node            string `json:"node_name"`
+	MasterCandidate *bool  `json:"master_candidate"`
+	Drained         *bool  `json:"drained"`
+	Offline         *bool  `json:"offline"`
+	MasterCapable   *bool  `json:"master_capable"`
+	VMCapable       *bool  `json:"vm_capable"`
+	AutoPromote     bool   `json:"auto_promote"`
+	Force           bool   `json:"force"`
+	RAPI            bool   `json:"rapi"`
+}
+
+func nodeSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
+	var op opNode
+	if err := json.Unmarshal(raw, &op); err != nil {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+	}
+	plan, err := roles.PlanModify(r.c.State(), roles.Modify{
+		Node: op.Node, MasterCandidate: op.MasterCandidate, Drained: op.Drained, Offline: op.Offline,
+		MasterCapable: op.MasterCapable, VMCapable: op.VMCapable, AutoPromote: op.AutoPromote, Force: op.Force, RAPI: op.RAPI,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.carryOut(ctx, plan)
+}
+
+// nodeAdd follows the first contact of a node that was admitted.
+func nodeAdd(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
+	var op opNode
+	if err := json.Unmarshal(raw, &op); err != nil {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+	}
+	n, err := roles.Find(r.c.State(), op.Node)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := roles.PlanJoin(r.c.State(), n.UUID)
+	if err != nil {
+		return nil, err
+	}
+	return r.carryOut(ctx, plan)
+}
+
+func nodeRemove(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
+	var op opNode
+	if err := json.Unmarshal(raw, &op); err != nil {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+	}
+	plan, err := roles.PlanRemove(r.c.State(), op.Node)
+	if err != nil {
+		return nil, err
+	}
+	return r.carryOut(ctx, plan)
+}
+
+func clusterVerify(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
+	ok, err := r.c.Verify(ctx, raw, r.say)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(ok)
+}
+
+// carryOut does the steps of a plan up to its commit, which notes the rest.
+func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, error) {
+	for _, m := range p.Messages {
+		r.say(m.String())
+	}
+	left := resume{Op: r.op, Results: pairs(p.Results)}
+	if n := r.c.State().Node(p.Node); n != nil {
+		left.Node = *n
+	}
+	if p.NoOp() {
+		return json.Marshal(left.Results)
+	}
+	if p.Demotes() {
+		if err := roles.CheckLoss(r.c.Voting(), p.Node, r.name); err != nil {
+			return nil, err
+		}
+	}
+	var keys *state.CandidateKeys
+	for i, step := range p.Steps {
+		var err error
+		switch step.Kind {
+		case roles.StepProbe:
+			err = r.probe(ctx, p)
+		case roles.StepKeysCreate:
+			keys, left.Cert, err = r.createKeys(ctx, p.Node)
+		case roles.StepCommit:
+			left.Steps = p.Steps[i+1:]
+			return r.commit(ctx, p, keys, &left)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return nil, errors.New("the plan commits nothing")
+}
+
+func pairs(flags []roles.Flag) [][2]string {
+	out := [][2]string{}
+	for _, f := range flags {
+		out = append(out, f.Pair())
+	}
+	return out
+}
+
+func (r *run) name(id cluster.NodeID) cluster.Name {
+	if n := r.c.State().Node(id); n != nil {
+		return n.Name
+	}
+	return cluster.Name(id.String())
+}
+
+// probe makes sure that a node that is to be online answers.
+func (r *run) probe(ctx context.Context, p roles.Plan) error {
+	n := r.c.State().Node(p.Node)
+	if _, err := r.c.KeyCreate(ctx, p.Node, rpc.KeyCreateRequest{Incarnation: n.Incarnation}); err != nil {
+		return p.NoVersion()
+	}
+	return nil
+}
+
+// createKeys has the node make its keys, checks them, and issues the
+// certificate. Until the map names them they open nothing.
+func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.CandidateKeys, []byte, error) {
+	s := r.c.State()
+	n := s.Node(id)
+	keys, err := r.c.KeyCreate(ctx, id, rpc.KeyCreateRequest{Incarnation: n.Incarnation})
+	if err != nil {
+		return nil, nil, fmt.Errorf("node %s does not make its candidate keys: %w", n.Name, err)
+	}
+	if err := pki.CheckPossession(keys.Signing.Public(), s.Cluster.UUID, id, n.Incarnation, keys.Possession); err != nil {
+		return nil, nil, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	for _, k := range keys.SSH {
+		if _, err := sshkeys.ParseKey(k); err != nil {
+			return nil, nil, fmt.Errorf("node %s: %w", n.Name, err)
+		}
+	}
+	if !s.Params.SSHSetup {
+		keys.SSH = nil
+	}
+	csr, err := pki.ParseCSR(keys.CSR)
+	if err != nil {
+		return nil, nil, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	ca, err := pki.ParseCA(s.CA.Cert, s.CA.Key)
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := ca.Issue(pki.Request{Kind: pki.KindCandidate, Node: id, Name: n.Name, Addresses: n.Addresses, PublicKey: csr.PublicKey}, r.c.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	return &state.CandidateKeys{Client: []cluster.Digest{cluster.DigestOf(der)}, Signing: keys.Signing, SSH: keys.SSH}, der, nil
+}
+
+// commit makes the change and notes, in the same entry, what is left to do.
+func (r *run) commit(ctx context.Context, p roles.Plan, keys *state.CandidateKeys, left *resume) (json.RawMessage, error) {
+	data, err := json.Marshal(left)
+	if err != nil {
+		return nil, err
+	}
+	step := stepCommitted
+	u := r.update
+	u.Status, u.Step, u.Data = state.JobRunning, &step, data
+	v := r.c.Voting()
+	voters := roles.VotersAfterLoss(v.MapVoters, p.Node, v.Leader, v.Reachable)
+	var spread Spread
+	if p.Remove {
+		body := state.NodeRemove{Node: p.Node, Job: &u}
+		if voters != nil {
+			body.Voters = &voters
+		}
+		spread, err = r.c.Change(ctx, state.KindNodeRemove, body, r.job.Actor, r.job.RequestID)
+	} else {
+		if !p.Demotes() {
+			voters = nil
+		}
+		body := p.Change(voters)
+		body.Keys, body.Candidate, body.Job = keys, left.Cert, &u
+		spread, err = r.c.Change(ctx, state.KindNodeChange, body, r.job.Actor, r.job.RequestID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.drained()
+	r.report(spread)
+	return r.after(ctx, left)
+}
+
+// rest resumes a job whose commit an earlier master made.
+func (r *run) rest(ctx context.Context, left *resume) (json.RawMessage, error) {
+	spread, err := r.c.Republish(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.report(spread)
+	return r.after(ctx, left)
+}
+
+// report notes how far the change has spread.
+func (r *run) report(s Spread) {
+	text := fmt.Sprintf("effective on %d of %d nodes", s.Done, s.All)
+	for _, u := range s.Unreachable {
+		text += fmt.Sprintf("; %s unreachable, RPC lease ends %s, sshd expiry %s", u.Node, bound(u.RPCUntil), bound(u.SSHUntil))
+	}
+	r.update.Progress = append(r.update.Progress, text)
+	r.update.Unreachable = &s.Unreachable
+}
+
+func bound(t *time.Time) string {
+	if t == nil {
+		return "no bound"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// after does what follows the publication. The node has its new standing by
+// then, whatever becomes of these steps.
+func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) {
+	for _, step := range left.Steps {
+		var err error
+		switch step.Kind {
+		case roles.StepKeysInstall:
+			err = r.install(ctx, left)
+		case roles.StepKeysDestroy:
+			err = r.destroy(ctx, left)
+		case roles.StepLeave:
+			err = r.c.Dismiss(ctx, &left.Node)
+		case roles.StepPool:
+			err = r.fillPool(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			r.say(fmt.Sprintf(" - WARNING: %v", err))
+		}
+	}
+	return json.Marshal(left.Results)
+}
+
+func (r *run) install(ctx context.Context, left *resume) error {
+	keys, err := r.c.KeyCreate(ctx, left.Node.UUID, rpc.KeyCreateRequest{Incarnation: left.Node.Incarnation, Certificate: left.Cert})
+	if err != nil {
+		return fmt.Errorf("node %s has not confirmed its certificate; the master tries again until it does: %w", left.Node.Name, err)
+	}
+	if keys.Installed != cluster.DigestOf(left.Cert) {
+		return fmt.Errorf("node %s uses another certificate than it was given", left.Node.Name)
+	}
+	return nil
+}
+
+func (r *run) destroy(ctx context.Context, left *resume) error {
+	reply, err := r.c.KeyDestroy(ctx, left.Node.UUID)
+	if err != nil {
+		return fmt.Errorf("node %s has not confirmed that its keys are destroyed; they open nothing any more: %w", left.Node.Name, err)
+	}
+	if len(reply.Problems) > 0 {
+		return fmt.Errorf("node %s could not destroy all its keys, which open nothing any more: %s", left.Node.Name, strings.Join(reply.Problems, "; "))
+	}
+	return nil
+}
+
+// fillPool promotes nodes to make up for the one that left.
+func (r *run) fillPool(ctx context.Context) error {
+	ids, want := roles.PlanPool(r.c.State())
+	var promoted []cluster.Name
+	for _, id := range ids {
+		if len(promoted) == want {
+			break
+		}
+		if err := r.promote(ctx, id); err != nil {
+			r.say(fmt.Sprintf(" - WARNING: Node %s was not promoted: %v", r.name(id), err))
+			continue
+		}
+		promoted = append(promoted, r.name(id))
+	}
+	if len(promoted) > 0 {
+		r.say(roles.PromotedNotice(promoted).String())
+	}
+	return nil
+}
+
+func (r *run) promote(ctx context.Context, id cluster.NodeID) error {
+	p, err := roles.PlanPromote(r.c.State(), id)
+	if err != nil || p.NoOp() {
+		return err
+	}
+	left := resume{Op: r.op, Node: *r.c.State().Node(id)}
+	keys, der, err := r.createKeys(ctx, id)
+	if err != nil {
+		return err
+	}
+	body := p.Change(nil)
+	body.Keys, body.Candidate = keys, der
+	if _, err := r.c.Change(ctx, state.KindNodeChange, body, r.job.Actor, r.job.RequestID); err != nil {
+		return err
+	}
+	left.Cert = der
+	return r.install(ctx, &left)
+}

@@ -1,0 +1,93 @@
+package keyserver
+
+import (
+	"context"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+// Certificate answers a member: it notes the first contact of a new node, and
+// renews the caller's own certificates. A renewal adds a second pin to the
+// roster before the node uses the new key.
+func (s *Server) Certificate(ctx context.Context, call Call, req rpc.CertificateRequest) (rpc.CertificateReply, error) {
+	if err := s.master.Ready(); err != nil {
+		return rpc.CertificateReply{}, err
+	}
+	if err := s.firstContact(ctx, call); err != nil {
+		return rpc.CertificateReply{}, err
+	}
+	reply := rpc.CertificateReply{Gossip: s.master.State().Gossip.Reveal()}
+	if req.Kind == "" {
+		return reply, nil
+	}
+	der, err := s.renew(ctx, call, req)
+	reply.Certificate = der
+	return reply, err
+}
+
+// firstContact spends the admission record: the string has done its work.
+func (s *Server) firstContact(ctx context.Context, call Call) error {
+	st := s.master.State()
+	n := st.Node(call.Node)
+	if n == nil {
+		return cluster.Errorf(cluster.CodeNotInRoster, "node %s is not in the cluster", call.Node)
+	}
+	if n.Joined {
+		return nil
+	}
+	rec, ok := st.Admissions.Binding(call.Node, call.Pin)
+	if !ok {
+		return cluster.Errorf(cluster.CodeTokenUnknown, "no admission record has bound this key for node %s", n.Name)
+	}
+	// The job first: were it lost in a crash, nobody would queue it again.
+	if err := s.master.Added(ctx, n.Name, call.Request); err != nil {
+		return err
+	}
+	spent := state.AdmissionSpent{ID: rec.ID, Identity: call.Pin}
+	_, err := s.master.Change(ctx, state.KindAdmissionSpent, spent, "node "+string(n.Name), call.Request)
+	return err
+}
+
+func (s *Server) renew(ctx context.Context, call Call, req rpc.CertificateRequest) ([]byte, error) {
+	st := s.master.State()
+	n := st.Node(call.Node)
+	kind, pins, current, err := slot(n, req.Kind)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := pki.ParseCSR(req.CSR)
+	if err != nil {
+		return nil, err
+	}
+	if pins[len(pins)-1] == csr.Pin && len(current) > 0 {
+		return current, nil // the reply was lost
+	}
+	ca, err := issuer(st)
+	if err != nil {
+		return nil, err
+	}
+	der, err := ca.Issue(pki.Request{Kind: kind, Node: n.UUID, Name: n.Name, Addresses: n.Addresses, PublicKey: csr.PublicKey}, s.now())
+	if err != nil {
+		return nil, err
+	}
+	// The newest pin is the one in use; an older one was retired by use.
+	next := []cluster.Digest{pins[len(pins)-1], csr.Pin}
+	change := state.NodeCerts{Node: n.UUID, Kind: req.Kind, Cert: der, Pins: next}
+	_, err = s.master.Change(ctx, state.KindNodeCerts, change, "node "+string(n.Name), call.Request)
+	return der, err
+}
+
+// slot returns what a node holds of a kind of certificate.
+func slot(n *state.Node, kind string) (pki.Kind, []cluster.Digest, []byte, error) {
+	switch kind {
+	case state.CertServer:
+		return pki.KindServer, n.Server, n.Certs.Server, nil
+	case state.CertIdentity:
+		return pki.KindIdentity, n.Identity, n.Certs.Identity, nil
+	default:
+		return "", nil, nil, cluster.Errorf(cluster.CodeBadFormat, "certificates of kind %.40q are not renewed here; want server or identity", kind)
+	}
+}

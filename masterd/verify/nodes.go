@@ -1,0 +1,214 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+	"rolekey/sshkeys"
+)
+
+// maps checks what each node enforces.
+func (c *check) maps() {
+	c.section("Verifying candidate maps")
+	c.answered(func(n *state.Node, a rpc.NodeState) {
+		switch {
+		case a.Version != c.held.At():
+			c.node(n, CodeNodeMap, "enforces candidate map %s instead of %s", a.Version, c.held.At())
+		case a.Hash != c.held.Hash:
+			c.node(n, CodeNodeMap, "enforces another candidate map %s: hash %s instead of %s", a.Version, a.Hash.Short(), c.held.Hash.Short())
+		case a.Roster != c.held.Roster:
+			c.node(n, CodeNodeMap, "uses an older roster than map %s names", a.Version)
+		}
+		if a.LeaseSeconds != c.held.LeaseSeconds || a.Policy != c.held.Policy {
+			c.node(n, CodeNodeMap, "has lease %d s and policy %s instead of %d s and %s", a.LeaseSeconds, a.Policy, c.held.LeaseSeconds, c.held.Policy)
+		}
+		if !a.Fresh {
+			c.node(n, CodeNodeMap, "its candidate map is stale: it has heard no beacon in time")
+		}
+		if a.Forks > 0 {
+			c.node(n, CodeNodeMap, "holds evidence of %d signed map(s) that contradict another of the same version: signing keys were misused or a voter's disk was copied", a.Forks)
+		}
+		if skew := a.Time.Sub(c.now); skew.Abs() > maxSkew {
+			c.node(n, CodeNodeTime, "Node time diverges by at least %.1fs from master node time", skew.Abs().Seconds())
+		}
+	})
+}
+
+// certificates checks that each node uses its own certificates, and that the
+// map names those of the candidates.
+func (c *check) certificates() {
+	c.section("Verifying cluster certificate files")
+	users := map[cluster.Digest]cluster.Name{}
+	c.answered(func(n *state.Node, a rpc.NodeState) {
+		if !slices.Contains(n.Server, a.Server) || !slices.Contains(n.Identity, a.Identity) {
+			c.node(n, CodeClusterCert, "uses a server or identity certificate that the roster does not pin")
+		}
+		c.expiry(n, "server", a.ServerEnds)
+		c.expiry(n, "identity", a.IdentityEnds)
+		for _, d := range a.Client {
+			if other, ok := users[d]; ok {
+				c.node(n, CodeClientCert, "uses the same candidate certificate as node %s", other)
+			}
+			users[d] = n.Name
+		}
+		c.clientCertificate(n, a)
+	})
+}
+
+func (c *check) clientCertificate(n *state.Node, a rpc.NodeState) {
+	entry := c.held.Candidate(n.UUID)
+	for _, d := range a.Client {
+		owner := c.held.ByClient(d)
+		switch {
+		case owner != nil && owner.UUID != n.UUID && entry == nil:
+			c.node(n, CodeClientCert, "Node '%s' is not a master candidate and is incorrectly using a certificate of another node which is master candidate %s.", n.Name, owner.Name)
+		case owner != nil && owner.UUID != n.UUID:
+			c.node(n, CodeClientCert, "Master candidate '%s' is using a certificate of another node.", n.Name)
+		}
+	}
+	isCandidate := n.Flags.MasterCandidate
+	switch {
+	case isCandidate && entry == nil:
+		c.node(n, CodeClientCert, "The master candidate '%s' does not have an entry in the map of candidate certificates.", n.Name)
+	case !isCandidate && entry != nil:
+		c.node(n, CodeClientCert, "Node '%s' is not a master candidate, but still listed in the map of master candidate certificates.", n.Name)
+	case isCandidate && !slices.ContainsFunc(a.Client, func(d cluster.Digest) bool { return slices.Contains(entry.Client, d) }):
+		c.node(n, CodeClientCert, "Client certificate digest of master candidate '%s' does not match its entry in the candidate map. Expected: %s", n.Name, entry.Client[0])
+	}
+}
+
+func (c *check) expiry(n *state.Node, kind string, ends time.Time) {
+	left := ends.Sub(c.now)
+	switch {
+	case left < certError:
+		c.node(n, CodeClusterCert, "its %s certificate ends %s", kind, ends.UTC().Format(time.RFC3339))
+	case left < certWarning:
+		c.line("WARNING", CodeClusterCert, "node", string(n.Name), "its "+kind+" certificate ends "+ends.UTC().Format(time.RFC3339))
+	}
+}
+
+// keys checks that private keys lie on candidates and nowhere else, and that
+// the nodes authorize exactly the keys of the map.
+func (c *check) keys() {
+	c.section("Verifying ssh and candidate keys")
+	c.answered(func(n *state.Node, a rpc.NodeState) {
+		entry := c.held.Candidate(n.UUID)
+		if entry == nil && a.MasterKeys {
+			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but holds candidate keys", n.Name)
+		}
+		if entry != nil && !a.MasterKeys {
+			c.node(n, CodeNodeKey, "Master candidate '%s' holds no candidate keys", n.Name)
+		}
+		if !c.s.Params.SSHSetup || !a.SSHSetup {
+			return
+		}
+		switch {
+		case entry == nil && a.PrivateKey:
+			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but root's private cluster key lies on it", n.Name)
+		case entry != nil && !a.PrivateKey:
+			c.node(n, CodeNodeKey, "Master candidate '%s' has no private cluster SSH key", n.Name)
+		case entry != nil && a.PublicKey != nil && !hasKey(entry.SSH, *a.PublicKey):
+			c.node(n, CodeNodeSSH, "The SSH key of master candidate '%s' is not the one in the candidate map", n.Name)
+		}
+		c.authorized(n, a)
+	})
+}
+
+func hasKey(keys []cluster.SSHKey, k cluster.SSHKey) bool {
+	return slices.ContainsFunc(keys, func(o cluster.SSHKey) bool { return o.Type == k.Type && bytes.Equal(o.Blob, k.Blob) })
+}
+
+// authorized compares a node's authorized keys with those of the map.
+func (c *check) authorized(n *state.Node, a rpc.NodeState) {
+	var want []cluster.SSHKey
+	for _, e := range c.held.Candidates {
+		if c.held.SSHReach == cluster.ReachMaster && e.UUID != c.held.Master {
+			continue
+		}
+		want = append(want, e.SSH...)
+		for _, k := range e.SSH {
+			if !hasKey(a.Authorized, k) {
+				c.node(n, CodeNodeSSH, "A SSH key of master candidate '%s' (UUID: '%s') is not in the 'authorized_keys' file of node '%s'.", e.Name, e.UUID, n.Name)
+			}
+		}
+	}
+	for _, k := range a.Authorized {
+		if !hasKey(want, k) {
+			c.node(n, CodeNodeSSH, "The SSH key %s of a normal node is in the 'authorized_keys' file of node '%s'.", sshkeys.Fingerprint(k), n.Name)
+		}
+	}
+	for _, f := range a.Foreign {
+		c.node(n, CodeNodeSSH, "A line that Rolekey did not write holds the cluster key %s in the 'authorized_keys' file of node '%s'.", f, n.Name)
+	}
+	for _, p := range a.BlockProblems {
+		c.node(n, CodeNodeSSH, "%s", p)
+	}
+}
+
+// logins has every candidate authenticate by SSH to every node that it may
+// reach.
+func (c *check) logins(ctx context.Context) {
+	if !c.s.Params.SSHSetup {
+		return
+	}
+	c.section("Verifying ssh logins")
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	failed := map[cluster.NodeID][]string{}
+	for _, from := range c.sources() {
+		targets := c.targets(from)
+		wg.Go(func() {
+			problems := c.probe(ctx, from, targets)
+			mu.Lock()
+			defer mu.Unlock()
+			failed[from.UUID] = problems
+		})
+	}
+	wg.Wait()
+	for _, n := range c.online() {
+		for _, p := range failed[n.UUID] {
+			c.node(n, CodeNodeSSH, "%s", p)
+		}
+	}
+}
+
+// sources are the candidates whose key the map authorizes, and that answered.
+func (c *check) sources() []*state.Node {
+	return slices.DeleteFunc(c.online(), func(n *state.Node) bool {
+		_, ok := c.answers[n.UUID]
+		return !ok || c.held.Candidate(n.UUID) == nil || c.held.SSHReach == cluster.ReachMaster && n.UUID != c.held.Master
+	})
+}
+
+func (c *check) targets(from *state.Node) []rpc.SSHTarget {
+	var out []rpc.SSHTarget
+	for _, n := range c.online() {
+		if _, ok := c.answers[n.UUID]; ok && n.UUID != from.UUID {
+			out = append(out, rpc.SSHTarget{Node: n.UUID, Name: n.Name, Address: n.Addresses[0], Port: n.Ports.SSH, Keys: n.HostKeys})
+		}
+	}
+	return out
+}
+
+func (c *check) probe(ctx context.Context, from *state.Node, targets []rpc.SSHTarget) []string {
+	reply, err := c.ask.SSHProbe(ctx, from.UUID, rpc.SSHProbeRequest{Targets: targets})
+	if err != nil {
+		return []string{"could not test its SSH logins: " + err.Error()}
+	}
+	var problems []string
+	for i, r := range reply.Results {
+		if r.Error != "" && i < len(targets) {
+			problems = append(problems, "ssh communication with node '"+string(targets[i].Name)+"': "+strings.TrimSpace(r.Error))
+		}
+	}
+	return problems
+}

@@ -1,0 +1,206 @@
+// Package verify checks that the cluster is what the replicated state says:
+// every node enforces the newest map, certificates and keys are where they
+// belong and nowhere else, and candidates can really log in to the nodes.
+//
+// It asks all nodes in parallel and changes nothing. Its report has Ganeti's
+// sections, line formats and error codes. Run may be called concurrently.
+package verify
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/masterd/roles"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+)
+
+// Asker asks nodes on behalf of the master.
+type Asker interface {
+	State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
+	SSHProbe(ctx context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error)
+}
+
+// The error codes, Ganeti's where it has one for the matter.
+const (
+	CodeClusterConfig = "ECLUSTERCFG"
+	CodeClientCert    = "ECLUSTERCLIENTCERT"
+	CodeClusterCert   = "ECLUSTERCERT"
+	CodeNodeRPC       = "ENODERPC"
+	CodeNodeSSH       = "ENODESSH"
+	CodeNodeTime      = "ENODETIME"
+	CodeNodeMap       = "ENODEMAP" // Rolekey's own: the candidate map on a node
+	CodeNodeKey       = "ENODEKEY" // Rolekey's own: private keys on a node
+)
+
+// Codes lists every code that a report can contain.
+func Codes() []string {
+	return []string{CodeClusterConfig, CodeClientCert, CodeClusterCert, CodeNodeRPC, CodeNodeSSH, CodeNodeTime, CodeNodeMap, CodeNodeKey}
+}
+
+// Times of the checks.
+const (
+	askTimeout   = 5 * time.Second
+	probeTimeout = 20 * time.Second
+	maxSkew      = 2 * time.Second
+	certWarning  = 30 * 24 * time.Hour
+	certError    = 7 * 24 * time.Hour
+)
+
+// options are the fields of the opcode.
+type options struct {
+	ErrorCodes   bool     `json:"error_codes"`
+	IgnoreErrors []string `json:"ignore_errors"`
+	Verbose      bool     `json:"verbose"`
+}
+
+// check is one run of verify.
+type check struct {
+	ask  Asker
+	s    *state.State
+	held *candmap.Verified
+	opts options
+	tell func(line string)
+	now  time.Time
+	bad  int
+
+	answers map[cluster.NodeID]rpc.NodeState
+}
+
+// Run verifies the cluster, tells the report line by line, and returns whether
+// no error was found.
+func Run(ctx context.Context, ask Asker, s *state.State, held *candmap.Verified, op json.RawMessage, now time.Time, tell func(line string)) (bool, error) {
+	c := &check{ask: ask, s: s, held: held, tell: tell, now: now, answers: map[cluster.NodeID]rpc.NodeState{}}
+	if err := json.Unmarshal(op, &c.opts); err != nil {
+		return false, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+	}
+	c.config()
+	c.gather(ctx)
+	c.maps()
+	c.certificates()
+	c.keys()
+	c.logins(ctx)
+	c.notes()
+	return c.bad == 0, ctx.Err()
+}
+
+func (c *check) section(format string, args ...any) { c.tell("* " + fmt.Sprintf(format, args...)) }
+
+// report tells an error, or a warning when its code is to be ignored.
+func (c *check) report(code, kind, name, format string, args ...any) {
+	severity := "ERROR"
+	if slices.Contains(c.opts.IgnoreErrors, code) {
+		severity = "WARNING"
+	} else {
+		c.bad++
+	}
+	c.line(severity, code, kind, name, fmt.Sprintf(format, args...))
+}
+
+func (c *check) line(severity, code, kind, name, text string) {
+	if c.opts.ErrorCodes {
+		if name == "" {
+			name = "None"
+		}
+		c.tell(fmt.Sprintf("  - %s:%s:%s:%s:%s", severity, code, kind, name, text))
+		return
+	}
+	c.tell(fmt.Sprintf("  - %s: %s %s: %s", severity, kind, name, text))
+}
+
+func (c *check) node(n *state.Node, code, format string, args ...any) {
+	c.report(code, "node", string(n.Name), format, args...)
+}
+
+// config checks the replicated state against itself and against the map.
+func (c *check) config() {
+	c.section("Verifying cluster config")
+	if c.s.Role(c.s.Master) != cluster.RoleMaster || c.s.Node(c.s.Master) == nil || !c.s.Node(c.s.Master).Flags.MasterCandidate {
+		c.report(CodeClusterConfig, "cluster", "", "Master node is not a master candidate")
+	}
+	if p := roles.Pool(c.s); p.Now < p.Should {
+		c.report(CodeClusterConfig, "cluster", "", "Not enough master candidates: actual %d, target %d", p.Now, p.Should)
+	}
+	if head := c.s.Head(); head.Hash != c.held.Hash {
+		c.report(CodeClusterConfig, "cluster", "", "The newest committed candidate map is %s, the newest published one is %s", head.Version, c.held.At())
+	}
+	for _, n := range c.s.SortedNodes() {
+		if !n.Flags.Valid() {
+			c.report(CodeClusterConfig, "node", string(n.Name), "Node %s state is invalid: master_candidate=%t, drain=%t, offline=%t", n.Name, n.Flags.MasterCandidate, n.Flags.Drained, n.Flags.Offline)
+		}
+	}
+}
+
+// gather asks every node that is not offline, all at once.
+func (c *check) gather(ctx context.Context) {
+	nodes := c.online()
+	c.section("Gathering data (%d nodes)", len(nodes))
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	failed := map[cluster.NodeID]error{}
+	for _, n := range nodes {
+		wg.Go(func() {
+			a, err := c.ask.State(ctx, n.UUID)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed[n.UUID] = err
+				return
+			}
+			c.answers[n.UUID] = a
+		})
+	}
+	wg.Wait()
+	for _, n := range nodes {
+		if err := failed[n.UUID]; err != nil {
+			c.node(n, CodeNodeRPC, "while contacting node: %v", err)
+		}
+	}
+}
+
+func (c *check) online() []*state.Node {
+	return slices.DeleteFunc(c.s.SortedNodes(), func(n *state.Node) bool { return n.Flags.Offline })
+}
+
+// answered calls f for each node that answered.
+func (c *check) answered(f func(n *state.Node, a rpc.NodeState)) {
+	for _, n := range c.online() {
+		if a, ok := c.answers[n.UUID]; ok {
+			f(n, a)
+		}
+	}
+}
+
+// notes counts who was left out.
+func (c *check) notes() {
+	c.section("Other Notes")
+	var offline, drained int
+	for _, n := range c.s.SortedNodes() {
+		if n.Flags.Offline {
+			offline++
+		}
+		if n.Flags.Drained {
+			drained++
+		}
+	}
+	if offline > 0 {
+		c.tell(fmt.Sprintf("  - NOTICE: %d offline node(s) found.", offline))
+	}
+	if drained > 0 {
+		c.tell(fmt.Sprintf("  - NOTICE: %d drained node(s) found.", drained))
+	}
+	if c.s.Params.SSHReach == cluster.ReachCandidates && c.s.Params.SSHSetup {
+		c.tell("  - NOTICE: the SSH key of every master candidate opens every node (ssh_reach=candidates).")
+	}
+	if c.s.Params.Policy == cluster.PolicyBestEffort {
+		c.tell("  - NOTICE: nodes without news serve on (policy best_effort): revocation has no bound for a node that cannot be reached.")
+	}
+}
