@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,12 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpNodeRemove:    nodeRemove,
 	OpClusterVerify: clusterVerify,
 }
+
+// How long a promotion waits for raft to forget a node's former life.
+const (
+	outLimit = 10 * time.Second
+	outPause = 10 * time.Millisecond
+)
 
 // opNode are the fields of the opcodes about a node.
 type opNode struct {
@@ -120,7 +127,9 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 		case roles.StepProbe:
 			err = r.probe(ctx, p)
 		case roles.StepKeysCreate:
-			keys, left.Cert, err = r.createKeys(ctx, p.Node)
+			if err = r.awaitOut(ctx, p.Node); err == nil {
+				keys, left.Cert, err = r.createKeys(ctx, p.Node)
+			}
 		case roles.StepCommit:
 			left.Steps = p.Steps[i+1:]
 			return r.commit(ctx, p, keys, &left)
@@ -154,6 +163,25 @@ func (r *run) probe(ctx context.Context, p roles.Plan) error {
 		return p.NoVersion()
 	}
 	return nil
+}
+
+// awaitOut waits until raft has forgotten a node that was a candidate before.
+// Its log is destroyed: a voter without its memory could vote twice in a term.
+func (r *run) awaitOut(ctx context.Context, id cluster.NodeID) error {
+	limit := time.After(outLimit)
+	for {
+		v := r.c.Voting()
+		if !slices.Contains(v.RaftVoters, id) && !slices.Contains(v.RaftNonvoters, id) {
+			return nil
+		}
+		select {
+		case <-time.After(outPause): // raft tells nobody when a configuration is in force
+		case <-limit:
+			return fmt.Errorf("node %s is still being taken out of raft after its last role; try again in a moment", r.name(id))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // createKeys has the node make its keys, checks them, and issues the

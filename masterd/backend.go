@@ -1,0 +1,175 @@
+package masterd
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/masterd/rapi"
+	"rolekey/masterd/state"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+var _ rapi.Backend = (*Daemon)(nil)
+
+// State implements rapi.Backend.
+func (d *Daemon) State() (*state.State, error) {
+	m, err := d.running()
+	if err != nil {
+		return nil, err
+	}
+	s := m.node.State()
+	if !s.Founded() {
+		return nil, cluster.Errorf(cluster.CodeUnavailable, "this candidate has not received the cluster's state yet").
+			WithHint("try again in a moment")
+	}
+	return s, nil
+}
+
+// Watch implements rapi.Backend.
+func (d *Daemon) Watch() <-chan struct{} {
+	m, err := d.running()
+	if err != nil {
+		c := make(chan struct{})
+		close(c) // whoever waits asks State again, and learns why
+		return c
+	}
+	return m.node.Watch()
+}
+
+// Ready implements rapi.Backend.
+func (d *Daemon) Ready() error {
+	m, err := d.running()
+	if err != nil {
+		return err
+	}
+	return m.Ready()
+}
+
+// Self implements rapi.Backend.
+func (d *Daemon) Self() cluster.Name {
+	if s := d.standing(); s != nil {
+		return s.name
+	}
+	return ""
+}
+
+// Submit implements rapi.Backend.
+func (d *Daemon) Submit(ctx context.Context, ops []json.RawMessage, summary []string, actor, request string) (int64, error) {
+	m, err := d.running()
+	if err != nil {
+		return 0, err
+	}
+	return m.submit(ctx, ops, summary, actor, request)
+}
+
+func (m *member) submit(ctx context.Context, ops []json.RawMessage, summary []string, actor, request string) (int64, error) {
+	result, err := m.Change(ctx, state.KindJobSubmit, state.JobSubmit{Ops: ops, Summary: summary}, actor, request)
+	return result.JobID, err
+}
+
+// Cancel implements rapi.Backend.
+func (d *Daemon) Cancel(ctx context.Context, id int64, actor, request string) error {
+	m, err := d.running()
+	if err != nil {
+		return err
+	}
+	if j := m.node.State().Jobs[id]; j == nil || j.Status != state.JobQueued || j.Step != "" {
+		return cluster.Errorf(cluster.CodeConflict, "Job %d is no longer waiting in the queue", id)
+	}
+	_, err = m.Change(ctx, state.KindJobUpdate, state.JobUpdate{ID: id, Status: state.JobCanceled}, actor, request)
+	return err
+}
+
+// Admit implements rapi.Backend.
+func (d *Daemon) Admit(ctx context.Context, spec rapi.AdmitSpec) (rapi.AdmitResult, error) {
+	m, err := d.running()
+	if err != nil {
+		return rapi.AdmitResult{}, err
+	}
+	if err := m.Ready(); err != nil {
+		return rapi.AdmitResult{}, err
+	}
+	rec, seed, err := pki.NewRecord(pki.RecordSpec{Name: spec.Name, Addresses: spec.Addresses, TTL: spec.TTL, Actor: spec.Actor}, d.cfg.Now())
+	if err != nil {
+		return rapi.AdmitResult{}, err
+	}
+	if _, err := m.Change(ctx, state.KindAdmissionCreate, state.AdmissionCreate{Record: rec}, spec.Actor, spec.Request); err != nil {
+		return rapi.AdmitResult{}, err
+	}
+	held := m.keeper.View().Map
+	token, err := pki.NewToken(pki.TokenFields{
+		Cluster: held.Cluster, Record: rec.ID, Name: rec.Name, Candidates: doors(held), MapPin: held.Hash, Seed: seed,
+	})
+	return rapi.AdmitResult{Token: token, Record: rec}, err
+}
+
+// maxDoors is how many candidates an admission string names.
+const maxDoors = 3
+
+// doors are the addresses at which a new node may ask, the master's first.
+func doors(m *candmap.Verified) []netip.AddrPort {
+	var out []netip.AddrPort
+	add := func(c *candmap.Candidate) {
+		if c != nil && len(out) < maxDoors {
+			out = append(out, netip.AddrPortFrom(c.Addresses[0], c.MasterdPort))
+		}
+	}
+	add(m.Candidate(m.Master))
+	for i := range m.Candidates {
+		if m.Candidates[i].UUID != m.Master {
+			add(&m.Candidates[i])
+		}
+	}
+	return out
+}
+
+// RevokeAdmission implements rapi.Backend.
+func (d *Daemon) RevokeAdmission(ctx context.Context, id cluster.UUID, actor, request string) error {
+	m, err := d.running()
+	if err != nil {
+		return err
+	}
+	_, err = m.Change(ctx, state.KindAdmissionRevoke, state.AdmissionRevoke{ID: id}, actor, request)
+	return err
+}
+
+// Nodes implements rapi.Backend: what each node confirmed last, to this master.
+func (d *Daemon) Nodes() []rapi.NodeStatus {
+	m, err := d.running()
+	if err != nil {
+		return nil
+	}
+	now := d.cfg.Now()
+	var out []rapi.NodeStatus
+	for _, n := range m.node.State().SortedNodes() {
+		c := m.reached.of(n.UUID)
+		s := rapi.NodeStatus{Node: n.UUID, Reachable: c.failures == 0 && !c.at.IsZero()}
+		if !c.at.IsZero() {
+			s.Version, s.Hash = c.ack.Version, c.ack.Hash
+			s.Age = now.Sub(c.at)
+			s.LeaseUntil, s.SSHUntil = c.ack.LeaseUntil, c.ack.SSHUntil
+			s.Fresh = c.ack.Fresh && now.Before(c.ack.LeaseUntil)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// inspectTimeout bounds one question to one node.
+const inspectTimeout = 5 * time.Second
+
+// Inspect implements rapi.Backend.
+func (d *Daemon) Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error) {
+	m, err := d.running()
+	if err != nil {
+		return rpc.NodeState{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	return calls{client: m.client, member: m}.State(ctx, node)
+}

@@ -1,0 +1,141 @@
+package masterd
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/masterd/jobs"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+)
+
+// calls are the leader's calls to noded, stamped with map and term where they
+// change a node.
+type calls struct {
+	client *rpc.Client
+	member *member
+}
+
+// PutMap implements nodeCaller.
+func (c calls) PutMap(ctx context.Context, node cluster.NodeID, d rpc.MapDelivery) (rpc.MapAck, error) {
+	var ack rpc.MapAck
+	err := c.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodMapPut, "", d, &ack)
+	return ack, err
+}
+
+// PutBeacon implements nodeCaller.
+func (c calls) PutBeacon(ctx context.Context, node cluster.NodeID, env candmap.Envelope) (rpc.MapAck, error) {
+	var ack rpc.MapAck
+	err := c.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodBeaconPut, "", env, &ack)
+	return ack, err
+}
+
+// KeyCreate implements nodeKeys.
+func (c calls) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
+	var keys rpc.CandidateKeys
+	err := c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodKeyCreate, "", r, &keys)
+	return keys, err
+}
+
+// KeyDestroy implements nodeKeys.
+func (c calls) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error) {
+	var reply rpc.KeyDestroyReply
+	err := c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodKeyDestroy, "", struct{}{}, &reply)
+	return reply, err
+}
+
+// State asks a node for what verify needs.
+func (c calls) State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error) {
+	var s rpc.NodeState
+	err := c.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodState, "", nil, &s)
+	return s, err
+}
+
+// SSHProbe asks a candidate to authenticate by SSH to targets.
+func (c calls) SSHProbe(ctx context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error) {
+	var reply rpc.SSHProbeReply
+	err := c.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodSSHProbe, "", r, &reply)
+	return reply, err
+}
+
+func (c calls) stamp(ctx context.Context) context.Context {
+	return rpc.WithStamp(ctx, rpc.Stamp{Version: c.member.keeper.View().At(), Term: c.member.node.Term()})
+}
+
+// office knows the leader while this node is master.
+type office struct {
+	mu sync.Mutex
+	l  *leader
+}
+
+func (o *office) enter(l *leader) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.l = l
+}
+
+func (o *office) leave() { o.enter(nil) }
+
+// holder returns the leader once it is in office, or nil.
+func (o *office) holder() *leader {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.l == nil {
+		return nil
+	}
+	select {
+	case <-o.l.ready:
+		return o.l
+	default:
+		return nil
+	}
+}
+
+// State implements keyserver.Master.
+func (m *member) State() *state.State { return m.node.State() }
+
+// Ready implements keyserver.Master.
+func (m *member) Ready() error {
+	if m.office.holder() != nil {
+		return nil
+	}
+	st := m.node.State()
+	if n := st.Node(st.Master); n != nil && n.UUID != m.self.node {
+		e := cluster.Errorf(cluster.CodeNotMaster, "this node is not the master; the master is %s", n.Name).
+			WithHint("run the command on %s", n.Name)
+		e.Node = string(n.Name)
+		return e
+	}
+	return cluster.Errorf(cluster.CodeNoQuorum, "there is no master at present: a majority of the voters must be up to elect one").
+		WithHint("try again in a few seconds; gnt-cluster getmaster tells who was master last")
+}
+
+// Change implements keyserver.Master.
+func (m *member) Change(ctx context.Context, kind string, body any, actor, request string) (state.Result, error) {
+	l := m.office.holder()
+	if l == nil {
+		return state.Result{}, m.Ready()
+	}
+	result, _, err := l.change(ctx, kind, body, l.meta(actor, request), nil)
+	return result, err
+}
+
+// Added implements keyserver.Master.
+func (m *member) Added(ctx context.Context, name cluster.Name, request string) error {
+	op, err := json.Marshal(map[string]string{"OP_ID": jobs.OpNodeAdd, "node_name": string(name)})
+	if err != nil {
+		return err
+	}
+	summary := "NODE_ADD(" + string(name) + ")"
+	_, err = m.submit(ctx, []json.RawMessage{op}, []string{summary}, "node "+string(name), request)
+	return err
+}
+
+// Chain implements keyserver.Master.
+func (m *member) Chain(from cluster.Version) []candmap.Envelope { return m.keeper.Since(from) }
+
+// Beacon implements keyserver.Master.
+func (m *member) Beacon() (candmap.Envelope, bool) { return m.keeper.Beacon() }

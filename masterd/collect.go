@@ -1,0 +1,70 @@
+package masterd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/rpc"
+)
+
+// signFunc asks one voter, which may be this node, for its signature.
+type signFunc func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error)
+
+// votersOf returns the voters of some maps, each once.
+func votersOf(maps ...*candmap.Map) []cluster.NodeID {
+	var ids []cluster.NodeID
+	for _, m := range maps {
+		for _, c := range m.Candidates {
+			if c.Voter && !slices.Contains(ids, c.UUID) {
+				ids = append(ids, c.UUID)
+			}
+		}
+	}
+	return ids
+}
+
+// quorum reports whether the envelope carries a majority of each authority.
+func quorum(env candmap.Envelope, authorities []candmap.Authority) bool {
+	for _, a := range authorities {
+		if env.Signers(a.Voters) < a.Majority() {
+			return false
+		}
+	}
+	return true
+}
+
+// collect asks the voters in parallel and returns as soon as a majority of
+// every authority has signed the envelope's payload. What a voter answers
+// proves itself: a signature that does not verify is an answer like none.
+func collect(ctx context.Context, sign signFunc, voters []cluster.NodeID, authorities []candmap.Authority, env candmap.Envelope, req rpc.SignRequest) (candmap.Envelope, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		voter cluster.NodeID
+		sig   candmap.Signature
+		err   error
+	}
+	answers := make(chan answer, len(voters))
+	for _, v := range voters {
+		go func() { // ends with the call, whose context ends with this function
+			sig, err := sign(ctx, v, req)
+			answers <- answer{v, sig, err}
+		}()
+	}
+	var failed []error
+	for range voters {
+		a := <-answers
+		if a.err != nil {
+			failed = append(failed, fmt.Errorf("voter %s: %w", a.voter, a.err))
+			continue
+		}
+		if env = candmap.Merge(env, a.sig); quorum(env, authorities) {
+			return env, nil
+		}
+	}
+	return env, fmt.Errorf("%w: %w", cluster.Errorf(cluster.CodeNoQuorum, "a majority of the voters did not sign version %s", req.Version), errors.Join(failed...))
+}

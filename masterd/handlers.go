@@ -1,0 +1,101 @@
+package masterd
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/netip"
+
+	"rolekey/cluster"
+	"rolekey/masterd/consensus"
+	"rolekey/masterd/keyserver"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+// routes registers all methods of masterd.
+func (m *member) routes() {
+	m.server.Handle(rpc.MethodAdmit, m.serveAdmit)
+	m.server.Handle(rpc.MethodCertificate, m.serveCertificate)
+	m.server.Handle(rpc.MethodSign, m.serveSign)
+	m.server.Handle(rpc.MethodRaft, m.serveRaft)
+	m.server.Handle(rpc.MethodSeen, m.serveSeen)
+}
+
+func (m *member) serveAdmit(ctx context.Context, q *rpc.Request) (any, error) {
+	var req rpc.AdmitRequest
+	if err := q.Decode(&req); err != nil {
+		return nil, err
+	}
+	call, err := callOf(q)
+	if err != nil {
+		return nil, err
+	}
+	return m.keys.Admit(ctx, call, req)
+}
+
+func (m *member) serveCertificate(ctx context.Context, q *rpc.Request) (any, error) {
+	var req rpc.CertificateRequest
+	if err := q.Decode(&req); err != nil {
+		return nil, err
+	}
+	call, err := callOf(q)
+	if err != nil {
+		return nil, err
+	}
+	return m.keys.Certificate(ctx, call, req)
+}
+
+func callOf(q *rpc.Request) (keyserver.Call, error) {
+	exporter, err := pki.Exporter(q.TLS())
+	if err != nil {
+		return keyserver.Call{}, err
+	}
+	remote, err := netip.ParseAddrPort(q.HTTP.RemoteAddr)
+	if err != nil {
+		return keyserver.Call{}, err
+	}
+	return keyserver.Call{
+		Remote: remote.Addr().Unmap(), Request: q.ID, Exporter: exporter, Node: q.Grant.Node, Pin: q.Peer().Pin,
+	}, nil
+}
+
+func (m *member) serveSign(ctx context.Context, q *rpc.Request) (any, error) {
+	var req rpc.SignRequest
+	if err := q.Decode(&req); err != nil {
+		return nil, err
+	}
+	sig, err := m.signer.sign(ctx, q.Grant.Node, req)
+	return rpc.SignReply{Signature: sig}, err
+}
+
+// serveRaft passes a message on. Raft itself believes any peer, so what only a
+// leader or somebody who wants to become one says is taken from voters of the
+// map alone.
+func (m *member) serveRaft(ctx context.Context, q *rpc.Request) (any, error) {
+	c := m.keeper.View().Map.Candidate(q.Grant.Node)
+	if c == nil || !c.Voter {
+		return nil, cluster.Errorf(cluster.CodeNotMaster, "raft messages are taken from voters of the map only")
+	}
+	body, err := io.ReadAll(q.HTTP.Body)
+	if err != nil {
+		return nil, err
+	}
+	message := q.Arg()
+	if s, ok := position(message, body); ok {
+		m.seen.note(c.UUID, s)
+	}
+	answer, err := m.node.Handle(ctx, consensus.ServerID(c.UUID, c.Incarnation), message, body)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		err = cluster.Errorf(cluster.CodeUnavailable, "raft did not answer in time")
+	}
+	return answer, err
+}
+
+func (m *member) serveSeen(_ context.Context, q *rpc.Request) (any, error) {
+	node, err := cluster.ParseUUID(q.Arg())
+	if err != nil || node != q.Grant.Node {
+		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "a candidate may ask about itself only")
+	}
+	return m.seen.of(node), nil
+}

@@ -1,0 +1,69 @@
+package masterd
+
+import (
+	"context"
+	"net/http"
+
+	"rolekey/cluster"
+	"rolekey/masterd/rapi"
+	"rolekey/rpc"
+)
+
+// localRoutes are the routes of masterd's socket: what noded asks, and RAPI
+// for the commands.
+func (d *Daemon) localRoutes() http.Handler {
+	top := http.NewServeMux()
+	rpc.HandleLocal(top, http.MethodPost, rpc.LocalView, func(ctx context.Context, v *rpc.LocalViewReply) (any, error) {
+		return nil, d.intake(ctx, v)
+	})
+	rpc.HandleLocal(top, http.MethodPost, rpc.LocalBootstrap, d.bootstrap)
+	rpc.HandleLocal(top, http.MethodPost, rpc.LocalKeysCreate, d.createKeys)
+	rpc.HandleLocal(top, http.MethodPost, rpc.LocalKeysDestroy, d.destroyKeys)
+	rpc.HandleLocal(top, http.MethodGet, rpc.LocalKeysState, d.keysState)
+	top.Handle("/", rapi.New(d, d.cfg.Now))
+	return top
+}
+
+func (d *Daemon) createKeys(_ context.Context, r *rpc.LocalKeysRequest) (any, error) {
+	keys, err := d.vault.ensure(*r)
+	if err != nil {
+		return nil, err
+	}
+	d.poke()
+	return keys, nil
+}
+
+// destroyKeys ends this node's life as a candidate first: the files must not
+// be in use when they go.
+func (d *Daemon) destroyKeys(ctx context.Context, _ *struct{}) (any, error) {
+	if err := d.endMember(ctx); err != nil {
+		return nil, err
+	}
+	return d.vault.destroy(), nil
+}
+
+// endMember waits until no member runs; the map must have dropped this node.
+func (d *Daemon) endMember(ctx context.Context) error {
+	m, _ := d.running()
+	if m == nil {
+		return nil
+	}
+	if d.mayStart() {
+		return cluster.Errorf(cluster.CodeConflict, "the map still names this node as a candidate; its keys are in use")
+	}
+	d.poke()
+	select {
+	case <-m.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *Daemon) keysState(context.Context, *struct{}) (any, error) {
+	reply := rpc.LocalKeysReply{Present: d.vault.present()}
+	if c := d.vault.certificate(); c != nil {
+		reply.Client = append(reply.Client, cluster.DigestOf(c.Certificate[0]))
+	}
+	return reply, nil
+}

@@ -1,0 +1,257 @@
+package masterd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/internal/task"
+	"rolekey/masterd/consensus"
+	"rolekey/masterd/keyserver"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+// member is this node's life as a candidate: raft, the RPC server on the
+// masterd port, the signer, and the leader's work when it is elected. It is
+// started when the map names this node with a certificate that it holds, and
+// ended when the map no longer does.
+type member struct {
+	d       *Daemon
+	self    standing
+	keeper  *candmap.Keeper
+	node    *consensus.Node
+	store   *consensus.Store
+	client  *rpc.Client
+	server  *rpc.Server
+	signer  *signer
+	seen    *seenBook
+	keys    *keyserver.Server
+	reached *reach
+	log     *zap.Logger
+	office  office
+	ended   chan struct{} // closes when the member runs no more
+}
+
+// newMember opens everything and checks that the disk is no restored copy.
+// Nothing votes or signs before that.
+func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
+	m := &member{d: d, self: self, keeper: self.keeper, seen: newSeenBook(), reached: newReach(), log: d.log.Named("member"), ended: make(chan struct{})}
+	roots := func() *pki.Roots { return self.roots }
+	var err error
+	m.client, err = rpc.NewClient(rpc.ClientConfig{
+		Certificate: d.certificate, Roots: roots, View: m.keeper.View, LocalAddr: d.cfg.bindAddress(), Dial: d.cfg.Dial, Log: m.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.openRaft(ctx); err != nil {
+		return nil, errors.Join(err, m.client.Close())
+	}
+	if err := m.serve(ctx, roots); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+func (m *member) openRaft(ctx context.Context) error {
+	at := m.d.cfg.Paths
+	ring := m.d.vault.keyring()
+	store, err := consensus.OpenStore(consensus.StoreConfig{Path: at.RaftDB(), Sealer: ring})
+	if err != nil {
+		return err
+	}
+	snaps, err := consensus.OpenSnapshots(consensus.SnapshotsConfig{Dir: at.SnapshotDir(), Keyring: ring})
+	var position consensus.Position
+	if err == nil {
+		position, err = consensus.Probe(store, snaps)
+	}
+	if err == nil {
+		err = m.checkCopy(ctx, position)
+	}
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	m.store = store
+	id := consensus.ServerID(m.self.node, m.self.incarnation)
+	m.node, err = consensus.New(consensus.Config{
+		ID: id, Logs: store, Stable: store, Snapshots: snaps, Sender: sender{m.client},
+		Logger: m.d.logger("raft"), Fatal: m.d.fatal, Timing: m.d.cfg.Timing,
+	})
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	m.signer, err = newSigner(m.node, m.self.node, m.d.vault.signer, store, m.d.cfg.Now)
+	if err != nil {
+		return errors.Join(err, m.node.Close(), store.Close())
+	}
+	return nil
+}
+
+// checkCopy asks the reachable candidates and this node's own noded what they
+// have seen from this node. A disk that is behind is a copy: two of a kind
+// could sign two maps of one version.
+func (m *member) checkCopy(ctx context.Context, p consensus.Position) error {
+	last, term := max(p.LastIndex, p.SnapshotIndex), p.Term
+	type answer struct {
+		from cluster.Name
+		seen rpc.Seen
+	}
+	others := m.keeper.View().Map.Candidates
+	answers := make(chan answer, len(others))
+	var all sync.WaitGroup
+	for _, c := range others {
+		if c.UUID == m.self.node {
+			continue
+		}
+		all.Go(func() {
+			seen, err := m.askSeen(ctx, c.UUID)
+			if err != nil {
+				m.log.Info("candidate does not tell what it saw of this node", zap.String("node", string(c.Name)), zap.Error(err))
+				return
+			}
+			answers <- answer{c.Name, seen}
+		})
+	}
+	all.Wait()
+	close(answers)
+	for a := range answers {
+		if a.seen.Term > term || a.seen.Term == term && a.seen.Index > last {
+			return fmt.Errorf("%w (%s saw term %d index %d, this disk has term %d index %d)", errRestored, a.from, a.seen.Term, a.seen.Index, term, last)
+		}
+	}
+	return nil
+}
+
+func (m *member) askSeen(ctx context.Context, peer cluster.NodeID) (rpc.Seen, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var seen rpc.Seen
+	err := m.client.Call(ctx, rpc.Target{Node: peer, Daemon: rpc.Masterd}, rpc.MethodSeen, m.self.node.String(), nil, &seen)
+	return seen, err
+}
+
+func (m *member) serve(ctx context.Context, roots func() *pki.Roots) error {
+	var addrs []netip.AddrPort
+	for _, a := range m.d.cfg.listenAddresses() {
+		addrs = append(addrs, netip.AddrPortFrom(a, m.self.ports.Masterd))
+	}
+	listeners, err := m.d.cfg.Listen(ctx, addrs)
+	if err != nil {
+		return err
+	}
+	m.server, err = rpc.NewServer(rpc.ServerConfig{
+		Listeners: listeners, Certificate: m.d.certificate, Roots: roots, View: m.keeper.View, Fresh: m.keeper.Fresh,
+		Log: m.log, Node: func() cluster.Name { return m.self.name },
+	})
+	if err != nil {
+		return err
+	}
+	m.keys = keyserver.New(m, m.d.cfg.Now)
+	m.routes()
+	return nil
+}
+
+// run takes part until ctx ends.
+func (m *member) run(ctx context.Context) error {
+	g := task.New(ctx)
+	g.Go("rpc", m.server.Run)
+	g.Go("leadership", m.watchLeadership)
+	return errors.Join(g.Wait(), m.close())
+}
+
+func (m *member) close() error {
+	var errs []error
+	if m.server != nil {
+		errs = append(errs, m.server.Close())
+	}
+	if m.node != nil {
+		errs = append(errs, m.node.Close())
+	}
+	if m.store != nil {
+		errs = append(errs, m.store.Close())
+	}
+	errs = append(errs, m.client.Close())
+	return errors.Join(errs...)
+}
+
+// watchLeadership runs the leader's work for as long as raft says so.
+func (m *member) watchLeadership(ctx context.Context) error {
+	leads := m.node.Leadership()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case is := <-leads:
+			if is {
+				m.leadOnce(ctx, leads)
+			}
+		}
+	}
+}
+
+// leadOnce leads for one term and ends when raft says that it is over, or when
+// the work fails; then leadership is handed on, so that another may do better.
+func (m *member) leadOnce(ctx context.Context, leads <-chan bool) {
+	term, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	l := m.newLeader()
+	done := make(chan error, 1)
+	go func() { done <- l.run(term) }() // waited for below
+	m.office.enter(l)
+	defer m.office.leave()
+	m.log.Info("leading", zap.Uint64("term", m.node.Term()))
+	for {
+		select {
+		case is := <-leads:
+			if is {
+				continue
+			}
+			cancel(errors.New("leadership is over"))
+			<-done
+			return
+		case err := <-done:
+			m.log.Warn("leading has ended", zap.Error(err))
+			if ctx.Err() == nil && m.node.Leads() {
+				_ = pause(ctx, publishPause) // a second try by the same master must not spin
+				done, l = make(chan error, 1), m.newLeader()
+				m.office.enter(l)
+				go func() { done <- l.run(term) }()
+				continue
+			}
+			return
+		}
+	}
+}
+
+func (m *member) newLeader() *leader {
+	calls := calls{client: m.client, member: m}
+	return &leader{
+		node: m.node, self: m.self.node, keeper: m.keeper, nodes: calls, ask: calls, client: m.client, sign: m.signOrAsk,
+		push: &pusher{call: calls, reach: m.reached, now: m.d.cfg.Now, chain: m.keeper.Since},
+		now:  m.d.cfg.Now, log: m.log.Named("leader"), work: m.d.runJobs,
+		wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]cluster.Digest{},
+	}
+}
+
+// signOrAsk gets a signature from this node's own signer or from a peer's.
+func (m *member) signOrAsk(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+	if voter == m.self.node {
+		return m.signer.sign(ctx, voter, req)
+	}
+	var reply rpc.SignReply
+	if err := m.client.Call(ctx, rpc.Target{Node: voter, Daemon: rpc.Masterd}, rpc.MethodSign, "", req, &reply); err != nil {
+		return candmap.Signature{}, err
+	}
+	if req.PayloadType == candmap.MapType {
+		m.seen.note(voter, rpc.Seen{Version: req.Version})
+	}
+	return reply.Signature, nil
+}

@@ -1,0 +1,132 @@
+package masterd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+)
+
+// publishPause is the pause before a majority is asked again. Only a lost
+// majority makes it matter, and then raft soon ends the leadership.
+const publishPause = 200 * time.Millisecond
+
+// change commits one command and, when it yields a map, publishes that. What
+// is committed stays committed: a later error means that this master could
+// not publish it, and the next one will.
+func (l *leader) change(ctx context.Context, kind string, body any, meta state.Meta, tell func(done, all int)) (state.Result, outcome, error) {
+	result, err := l.node.Propose(ctx, kind, body, meta)
+	if err != nil {
+		return result, outcome{}, err
+	}
+	if result.Version.IsZero() {
+		return result, outcome{}, nil
+	}
+	l.node.Kick()
+	o, err := l.publish(ctx, result.Version, tell)
+	return result, o, err
+}
+
+// publish collects signatures for every committed version up to v that this
+// node cannot prove yet, and delivers v to all nodes. It returns when every
+// node that answers holds it.
+func (l *leader) publish(ctx context.Context, v cluster.Version, tell func(done, all int)) (outcome, error) {
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	before := l.keeper.View().Roster
+	for _, e := range l.node.State().After(l.held().At()) {
+		if e.Version.Newer(v) {
+			break
+		}
+		if err := l.complete(ctx, e); err != nil {
+			return outcome{}, err
+		}
+	}
+	held := l.held()
+	nodes, docs := l.targets(before)
+	return l.push.toAll(ctx, nodes, held.Envelope, held.At(), docs, tell), nil
+}
+
+// complete collects signatures for one committed version until it has enough,
+// and takes it over as this node's own.
+func (l *leader) complete(ctx context.Context, e state.ChainEntry) error {
+	m, err := candmap.DecodeMap(e.Payload)
+	if err != nil {
+		return err
+	}
+	held := l.held()
+	env := candmap.Envelope{PayloadType: candmap.MapType, Payload: e.Payload}
+	req := rpc.SignRequest{PayloadType: candmap.MapType, Version: e.Version, Hash: e.Hash, Term: l.node.Term()}
+	authorities := []candmap.Authority{held.Authority(), m.Authority()}
+	for {
+		env, err = collect(ctx, l.sign, votersOf(held.Map, m), authorities, env, req)
+		if err == nil {
+			break
+		}
+		l.log.Warn("no majority has signed the map yet", zap.Stringer("version", e.Version), zap.Error(err))
+		if err := pause(ctx, publishPause); err != nil {
+			return fmt.Errorf("publish map %s: %w", e.Version, err)
+		}
+	}
+	_, err = l.keeper.Deliver(ctx, []candmap.Envelope{env}, docsOf(l.node.State().Roster()))
+	if errors.Is(err, candmap.ErrKnown) {
+		return nil
+	}
+	return err
+}
+
+// targets lists the nodes to deliver to, and the roster documents that are new
+// since the roster before.
+func (l *leader) targets(before *candmap.Roster) (ids []cluster.NodeID, docs [][]byte) {
+	st := l.node.State()
+	for _, n := range st.SortedNodes() {
+		if !n.Flags.Offline {
+			ids = append(ids, n.UUID)
+		}
+	}
+	for digest, doc := range st.Roster().Docs() {
+		if before == nil || before.Docs()[digest] == nil {
+			docs = append(docs, doc)
+		}
+	}
+	return ids, docs
+}
+
+func docsOf(r *candmap.Roster) [][]byte {
+	var docs [][]byte
+	for _, d := range r.Docs() {
+		docs = append(docs, d)
+	}
+	return docs
+}
+
+// unreachable names the nodes that have not confirmed, with their two bounds.
+func (l *leader) unreachable(o outcome) []state.Unreachable {
+	st := l.node.State()
+	var out []state.Unreachable
+	for _, id := range o.missed {
+		if n := st.Node(id); n != nil {
+			out = append(out, l.push.reach.bounds(n, st.Params, l.now()))
+		}
+	}
+	return out
+}
+
+// pause waits, or returns early with the context's error.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,68 @@
+package rapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+// Backend is the candidate that the API speaks for. All methods may be called
+// concurrently.
+type Backend interface {
+	// State returns the newest applied state, or an error when this node has
+	// none.
+	State() (*state.State, error)
+	// Watch returns a channel that closes at the next change of State.
+	Watch() <-chan struct{}
+	// Ready returns nil when this node is the master in office, else a
+	// *cluster.Error: not_master, whose Node is the master's name, or no_quorum.
+	Ready() error
+	// Submit queues a job of opcodes, with a summary for each.
+	Submit(ctx context.Context, ops []json.RawMessage, summary []string, actor, request string) (jobID int64, err error)
+	// Cancel cancels a job that has not begun; a conflict is reported for one
+	// that has.
+	Cancel(ctx context.Context, jobID int64, actor, request string) error
+	// Admit makes an admission string.
+	Admit(ctx context.Context, spec AdmitSpec) (AdmitResult, error)
+	// RevokeAdmission makes an admission string worthless.
+	RevokeAdmission(ctx context.Context, id cluster.UUID, actor, request string) error
+	// Nodes tells what each node last confirmed to this master.
+	Nodes() []NodeStatus
+	// Inspect asks a node now.
+	Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
+	// Self is this node's name.
+	Self() cluster.Name
+}
+
+// AdmitSpec says which node may join.
+type AdmitSpec struct {
+	Name      cluster.Name
+	Addresses []netip.Addr // where it may come from; none: anywhere
+	TTL       time.Duration
+	Actor     string
+	Request   string
+}
+
+// AdmitResult is an admission string and its record.
+type AdmitResult struct {
+	Token  pki.Token
+	Record pki.Record
+}
+
+// NodeStatus is what a node last confirmed. The zero Version means nothing.
+type NodeStatus struct {
+	Node       cluster.NodeID
+	Version    cluster.Version
+	Hash       cluster.Digest
+	Age        time.Duration // since it was confirmed
+	Fresh      bool
+	Reachable  bool
+	LeaseUntil time.Time // zero: unknown
+	SSHUntil   time.Time
+}

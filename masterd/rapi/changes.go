@@ -1,0 +1,154 @@
+package rapi
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"rolekey/cluster"
+	"rolekey/masterd/rapi/wire"
+)
+
+// opcode is what a job is told to do.
+type opcode struct {
+	ID   string `json:"OP_ID"`
+	Node string `json:"node_name,omitempty"`
+	*wire.NodeModify
+	*wire.Verify
+}
+
+// submit queues a job of one opcode and answers with its number.
+func (a *api) submit(r *http.Request, op opcode, summary string) (any, error) {
+	if err := a.b.Ready(); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(op)
+	if err != nil {
+		return nil, fmt.Errorf("encode opcode: %w", err)
+	}
+	return a.b.Submit(r.Context(), []json.RawMessage{text}, []string{summary}, actor(r), requestID())
+}
+
+// target returns the name of the node that a change is about. A node that is
+// not known fails the job, as in Ganeti, and not the request.
+func (a *api) target(r *http.Request) (string, error) {
+	ref := mux.Vars(r)["node"]
+	if len(ref) > 253 {
+		return "", errNotFound
+	}
+	s, err := a.b.State()
+	if err != nil {
+		return "", err
+	}
+	if n := find(s, ref); n != nil {
+		return string(n.Name), nil
+	}
+	return ref, nil
+}
+
+func (a *api) setParams(r *http.Request, m wire.NodeModify) (any, error) {
+	node, err := a.target(r)
+	if err != nil {
+		return nil, err
+	}
+	return a.submit(r, opcode{ID: "OP_NODE_SET_PARAMS", Node: node, NodeModify: &m}, "NODE_SET_PARAMS("+node+")")
+}
+
+func (a *api) modify(r *http.Request) (any, error) {
+	var m wire.NodeModify
+	if err := decode(r, &m); err != nil {
+		return nil, err
+	}
+	return a.setParams(r, m)
+}
+
+func (a *api) setRole(r *http.Request) (any, error) {
+	var word string
+	if err := decode(r, &word); err != nil {
+		return nil, err
+	}
+	m := wire.NodeModify{Force: flag(r, "force"), AutoPromote: flag(r, "auto-promote", "auto_promote")}
+	on, off := true, false
+	switch role, err := cluster.ParseRole(word); {
+	case err != nil || role == cluster.RoleMaster:
+		return nil, badRequest(fmt.Sprintf("Can't set '%.64s' role", word))
+	case role == cluster.RoleCandidate:
+		m.MasterCandidate = &on
+	case role == cluster.RoleDrained:
+		m.Drained = &on
+	case role == cluster.RoleOffline:
+		m.Offline = &on
+	default:
+		m.MasterCandidate, m.Drained, m.Offline = &off, &off, &off
+	}
+	return a.setParams(r, m)
+}
+
+func (a *api) remove(r *http.Request) (any, error) {
+	node, err := a.target(r)
+	if err != nil {
+		return nil, err
+	}
+	return a.submit(r, opcode{ID: "OP_NODE_REMOVE", Node: node}, "NODE_REMOVE("+node+")")
+}
+
+func (a *api) verify(r *http.Request) (any, error) {
+	v := wire.Verify{IgnoreErrors: []string{}}
+	if r.ContentLength != 0 {
+		if err := decode(r, &v); err != nil {
+			return nil, err
+		}
+	}
+	return a.submit(r, opcode{ID: "OP_CLUSTER_VERIFY", Verify: &v}, "CLUSTER_VERIFY")
+}
+
+func (a *api) admissions(*http.Request) (any, error) {
+	s, err := a.b.State()
+	if err != nil {
+		return nil, err
+	}
+	list := []wire.Admission{}
+	for _, rec := range s.LiveAdmissions(a.now()) {
+		list = append(list, admissionObject(rec))
+	}
+	return list, nil
+}
+
+func (a *api) admit(r *http.Request) (any, error) {
+	var body wire.Admit
+	if err := decode(r, &body); err != nil {
+		return nil, err
+	}
+	if body.TTLSeconds < 0 || body.TTLSeconds > int64(maxTTL/time.Second) {
+		return nil, badRequest(fmt.Sprintf("The life of an admission string is at most %s", maxTTL))
+	}
+	if err := a.b.Ready(); err != nil {
+		return nil, err
+	}
+	s, err := a.b.State()
+	if err != nil {
+		return nil, err
+	}
+	res, err := a.b.Admit(r.Context(), AdmitSpec{
+		Name: body.Name, Addresses: body.Addresses, TTL: time.Duration(body.TTLSeconds) * time.Second,
+		Actor: actor(r), Request: requestID(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return wire.Admitted{Token: res.Token.Encode(), Admission: admissionObject(res.Record), Outlook: outlook(s, body.Name)}, nil
+}
+
+func (a *api) revoke(r *http.Request) (any, error) {
+	id, err := cluster.ParseUUID(mux.Vars(r)["id"])
+	if err != nil {
+		return nil, errNotFound
+	}
+	if err := a.b.Ready(); err != nil {
+		return nil, err
+	}
+	return nil, a.b.RevokeAdmission(r.Context(), id, actor(r), requestID())
+}

@@ -1,0 +1,96 @@
+package masterd
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/cluster"
+	"rolekey/rpc"
+)
+
+// reconcilePause is how long the reconciler rests when nothing pokes it.
+const reconcilePause = time.Second
+
+// nodeKeys asks a node's noded to have, or to destroy, candidate keys.
+type nodeKeys interface {
+	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
+	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
+}
+
+// reconcile makes reality match the intent: nodes that are behind get the map,
+// candidates that lack their certificate get it, raft gets the right servers.
+func (l *leader) reconcile(ctx context.Context) error {
+	for {
+		l.publishHead(ctx)
+		l.catchUp(ctx)
+		l.ensureKeys(ctx)
+		moved, err := l.stepVoters(ctx)
+		if err != nil && ctx.Err() == nil {
+			l.log.Warn("raft membership does not follow the map yet", zap.Error(err))
+		}
+		if moved && err == nil {
+			continue
+		}
+		timer := time.NewTimer(reconcilePause)
+		select {
+		case <-l.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		timer.Stop()
+	}
+}
+
+// publishHead publishes what was committed by a call that ended before it was
+// published.
+func (l *leader) publishHead(ctx context.Context) {
+	head := l.node.State().Head().Version
+	if !head.Newer(l.held().At()) {
+		return
+	}
+	if _, err := l.publish(ctx, head, nil); err != nil && ctx.Err() == nil {
+		l.log.Warn("a committed map is not published yet", zap.Stringer("version", head), zap.Error(err))
+	}
+}
+
+// catchUp delivers the newest map to the nodes that answered with an older one
+// or that lack roster documents.
+func (l *leader) catchUp(ctx context.Context) {
+	st, held := l.node.State(), l.held()
+	for _, n := range st.SortedNodes() {
+		c := l.push.reach.of(n.UUID)
+		behind := held.At().Newer(c.ack.Version) || len(c.ack.Missing) > 0
+		if n.Flags.Offline || !behind || c.failures > 0 && l.now().Sub(c.asked) < reconcilePause {
+			continue
+		}
+		docs := docsOf(st.Roster())
+		if _, err := l.push.toOne(ctx, n.UUID, held.Envelope, docs); err != nil {
+			l.log.Debug("node is behind and does not take the map", zap.String("node", string(n.Name)), zap.Error(err))
+			continue
+		}
+		l.log.Info("node caught up", zap.String("node", string(n.Name)), zap.Stringer("version", held.At()))
+	}
+}
+
+// ensureKeys installs certificates on candidates that lack them: those that
+// were promoted by a master that died, and those that lost their disk's newest
+// writes. Asking a node that has everything changes nothing.
+func (l *leader) ensureKeys(ctx context.Context) {
+	for _, n := range l.node.State().Candidates() {
+		want := cluster.DigestOf(n.Certs.Candidate)
+		if l.ensured[n.UUID] == want || l.push.reach.of(n.UUID).failures > 0 || l.push.reach.of(n.UUID).at.IsZero() {
+			continue
+		}
+		keys, err := l.nodes.KeyCreate(ctx, n.UUID, rpc.KeyCreateRequest{Incarnation: n.Incarnation, Certificate: n.Certs.Candidate})
+		if err != nil {
+			l.log.Debug("candidate keys are not confirmed", zap.String("node", string(n.Name)), zap.Error(err))
+			continue
+		}
+		if keys.Installed == want {
+			l.ensured[n.UUID] = want
+		}
+	}
+}

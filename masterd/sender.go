@@ -1,0 +1,91 @@
+package masterd
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/masterd/consensus"
+	"rolekey/rpc"
+)
+
+// seenBook remembers the newest position that peers showed, so that a restored
+// copy of a peer's disk can be told that it is one. It lives in memory: it
+// serves for as long as one candidate runs on.
+type seenBook struct {
+	mu   sync.Mutex
+	last map[cluster.NodeID]rpc.Seen
+}
+
+func newSeenBook() *seenBook { return &seenBook{last: map[cluster.NodeID]rpc.Seen{}} }
+
+func (b *seenBook) note(node cluster.NodeID, s rpc.Seen) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old := b.last[node]
+	if s.Version.Newer(old.Version) {
+		old.Version = s.Version
+	}
+	if s.Term > old.Term || s.Term == old.Term && s.Index > old.Index {
+		old.Term, old.Index = s.Term, s.Index
+	}
+	b.last[node] = old
+}
+
+// keep forgets nodes that are no candidates any more: their state is destroyed,
+// and if they are promoted again they rightly begin with an empty disk.
+func (b *seenBook) keep(m *candmap.Verified) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.last, func(id cluster.NodeID, _ rpc.Seen) bool { return m.Candidate(id) == nil })
+}
+
+func (b *seenBook) of(node cluster.NodeID) rpc.Seen {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last[node]
+}
+
+// position reads off a raft message how far its sender's log reaches. Only
+// what the sender has on its disk counts.
+func position(message string, body []byte) (rpc.Seen, bool) {
+	var m struct {
+		Message struct {
+			Term         uint64
+			LastLogIndex uint64
+			LastLogTerm  uint64
+			PrevLogEntry uint64
+			Entries      []struct{ Index uint64 }
+		} `json:"message"`
+	}
+	switch message {
+	case consensus.MessageRequestVote:
+		if json.Unmarshal(body, &m) == nil {
+			return rpc.Seen{Term: m.Message.LastLogTerm, Index: m.Message.LastLogIndex}, true
+		}
+	case consensus.MessageAppendEntries:
+		if json.Unmarshal(body, &m) == nil && m.Message.PrevLogEntry > 0 {
+			return rpc.Seen{Term: m.Message.Term, Index: m.Message.PrevLogEntry + uint64(len(m.Message.Entries))}, true
+		}
+	}
+	return rpc.Seen{}, false
+}
+
+// sender carries raft messages over the RPC gate.
+type sender struct{ client *rpc.Client }
+
+// Send implements consensus.Sender.
+func (s sender) Send(ctx context.Context, to raft.ServerID, message string, body []byte) ([]byte, error) {
+	node, _, err := consensus.ParseServerID(to)
+	if err != nil {
+		return nil, err
+	}
+	var reply json.RawMessage
+	err = s.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Masterd}, rpc.MethodRaft, message, json.RawMessage(body), &reply)
+	return reply, err
+}

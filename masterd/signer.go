@@ -1,0 +1,212 @@
+package masterd
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/masterd/consensus"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+)
+
+// signedKey is where the stable store keeps the newest version signed.
+var signedKey = []byte("rolekey/signed")
+
+// signWait is how long a request waits for this node's log to reach the
+// version that is to be signed.
+const signWait = 3 * time.Second
+
+// signed is the newest map version that this voter signed. It is on disk
+// before the signature leaves, so that a restart cannot sign another form.
+type signed struct {
+	Version cluster.Version `json:"version"`
+	Hash    cluster.Digest  `json:"hash"`
+}
+
+// voter is what the signer needs of raft.
+type voter interface {
+	State() *state.State
+	Watch() <-chan struct{}
+	Term() uint64
+	Leader() raft.ServerID
+}
+
+// signer signs maps and beacons that this node's own log yields, for the
+// leader of the current term and nobody else (DESIGN 4.2, 4.5).
+type signer struct {
+	node   voter
+	self   cluster.NodeID
+	key    func() ed25519.PrivateKey
+	stable raft.StableStore
+	now    func() time.Time
+
+	mu   sync.Mutex
+	last signed
+}
+
+func newSigner(n voter, self cluster.NodeID, key func() ed25519.PrivateKey, stable raft.StableStore, now func() time.Time) (*signer, error) {
+	s := &signer{node: n, self: self, key: key, stable: stable, now: now}
+	b, err := stable.Get(signedKey)
+	switch {
+	case err != nil && err.Error() == "not found": // raft's convention
+		return s, nil
+	case err != nil:
+		return nil, fmt.Errorf("read newest signed version: %w", err)
+	}
+	if err := json.Unmarshal(b, &s.last); err != nil {
+		return nil, fmt.Errorf("read newest signed version: %w", err)
+	}
+	return s, nil
+}
+
+// newest returns the newest version signed.
+func (s *signer) newest() cluster.Version {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last.Version
+}
+
+// sign answers a request of the named peer.
+func (s *signer) sign(ctx context.Context, peer cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+	if err := s.fromLeader(peer, req.Term); err != nil {
+		return candmap.Signature{}, err
+	}
+	key := s.key()
+	if key == nil {
+		return candmap.Signature{}, cluster.Errorf(cluster.CodeUnavailable, "this node holds no signing key")
+	}
+	switch req.PayloadType {
+	case candmap.MapType:
+		return s.signMap(ctx, key, peer, req)
+	case candmap.BeaconType:
+		return s.signBeacon(key, req)
+	default:
+		return candmap.Signature{}, cluster.Errorf(cluster.CodeUnsupportedFormat, "documents of type %.60q are not signed here", req.PayloadType)
+	}
+}
+
+// fromLeader refuses everybody but the leader of the current term.
+func (s *signer) fromLeader(peer cluster.NodeID, term uint64) error {
+	leader, _, err := consensus.ParseServerID(s.node.Leader())
+	if now := s.node.Term(); err != nil || leader != peer || term != now {
+		return cluster.Errorf(cluster.CodeNotMaster, "signatures go to the leader of raft term %d only", now)
+	}
+	return nil
+}
+
+func (s *signer) signMap(ctx context.Context, key ed25519.PrivateKey, leader cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+	entry, err := s.entry(ctx, req.Version)
+	if err != nil {
+		return candmap.Signature{}, err
+	}
+	if entry.Hash != req.Hash {
+		return candmap.Signature{}, cluster.Errorf(cluster.CodeMapFork, "this voter's log yields another map %s: %s, not %s", req.Version, entry.Hash.Short(), req.Hash.Short())
+	}
+	m, err := candmap.DecodeMap(entry.Payload)
+	if err != nil {
+		return candmap.Signature{}, err
+	}
+	if err := s.timely(m, entry, leader); err != nil {
+		return candmap.Signature{}, err
+	}
+	if err := s.remember(entry); err != nil {
+		return candmap.Signature{}, err
+	}
+	return candmap.Sign(key, candmap.MapType, entry.Payload)
+}
+
+// entry waits until this node's own log yields the version.
+func (s *signer) entry(ctx context.Context, v cluster.Version) (state.ChainEntry, error) {
+	ctx, cancel := context.WithTimeout(ctx, signWait)
+	defer cancel()
+	for {
+		changed := s.node.Watch()
+		if e, ok := s.node.State().Entry(v); ok {
+			return e, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return state.ChainEntry{}, cluster.Errorf(cluster.CodeNotFound, "this voter's log does not hold map %s", v)
+		}
+	}
+}
+
+// timely checks what binds a map to its time and its master. A version that
+// an earlier leader committed and could not publish is only completed: its
+// time has passed and its master may be gone, and its age makes nobody trust
+// it any longer.
+func (s *signer) timely(m *candmap.Map, e state.ChainEntry, leader cluster.NodeID) error {
+	now := s.now()
+	if m.Issued.After(now.Add(candmap.MaxSkew)) {
+		return cluster.Errorf(cluster.CodeBadFormat, "map %s is issued %s in this voter's future: compare the clocks", m.At(), m.Issued.Sub(now).Round(time.Millisecond))
+	}
+	if e.Term != s.node.Term() {
+		return nil
+	}
+	if m.Master != leader {
+		return cluster.Errorf(cluster.CodeNotMaster, "map %s names another master than the leader of its term", m.At())
+	}
+	// A time in the past makes nobody trust the map for longer, so a voter that
+	// was slow may still sign; but a map that is born stale is of no use.
+	if age := now.Sub(m.Issued); age > m.Lease() {
+		return cluster.Errorf(cluster.CodeBadFormat, "map %s was issued %s ago by this voter's clock, longer than its lease: compare the clocks", m.At(), age.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// remember writes down what is about to be signed. The same version in
+// another form is refused for ever.
+func (s *signer) remember(e state.ChainEntry) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch c := e.Version.Compare(s.last.Version); {
+	case c < 0:
+		return nil // the chain that holds it also holds the newest one signed
+	case c == 0 && e.Hash != s.last.Hash:
+		return cluster.Errorf(cluster.CodeMapFork, "this voter has signed another map %s", e.Version)
+	case c == 0:
+		return nil
+	}
+	next := signed{e.Version, e.Hash}
+	b, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	if err := s.stable.Set(signedKey, b); err != nil {
+		return fmt.Errorf("remember what is signed: %w", err)
+	}
+	s.last = next
+	return nil
+}
+
+func (s *signer) signBeacon(key ed25519.PrivateKey, req rpc.SignRequest) (candmap.Signature, error) {
+	b, err := candmap.DecodeBeacon(req.Payload)
+	if err != nil {
+		return candmap.Signature{}, err
+	}
+	st := s.node.State()
+	e, ok := st.Entry(b.At())
+	switch skew := s.now().Sub(b.Time); {
+	case b.Cluster != st.Cluster.UUID || !ok || !bytes.Equal(e.Hash[:], b.Map[:]):
+		return candmap.Signature{}, cluster.Errorf(cluster.CodeNotFound, "this voter's log does not hold the map of the beacon")
+	case s.newest().Newer(b.At()):
+		return candmap.Signature{}, cluster.Errorf(cluster.CodeMapOlder, "this voter has signed a newer map than %s", b.At())
+	case skew.Abs() > candmap.MaxSkew:
+		return candmap.Signature{}, cluster.Errorf(cluster.CodeBadFormat, "the beacon's time is %s from this voter's clock: compare the clocks", skew.Round(time.Millisecond))
+	}
+	return candmap.Sign(key, candmap.BeaconType, req.Payload)
+}
+
+// errRestored stops a daemon whose disk is older than what others saw from it.
+var errRestored = errors.New("this disk is a restored or cloned copy: other nodes have seen newer raft entries or signatures of this node; remove the node and add it again")

@@ -1,0 +1,156 @@
+package masterd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+// refreshPause is how often masterd asks noded for the view although noded
+// tells of every change by itself: it covers a noded that was restarted.
+const refreshPause = 2 * time.Second
+
+// standing is where this node stands in its cluster. A new one is made when
+// the node joins, leaves or is admitted again; the keeper within moves on.
+type standing struct {
+	cluster     cluster.UUID
+	node        cluster.NodeID
+	incarnation uint64
+	name        cluster.Name
+	addresses   []netip.Addr
+	ports       cluster.Ports
+	roots       *pki.Roots
+	keeper      *candmap.Keeper
+}
+
+// same reports whether a view is of this very standing.
+func (s *standing) same(v *rpc.LocalViewReply) bool {
+	return s != nil && s.cluster == v.Cluster && s.node == v.Node && s.incarnation == v.Incarnation && s.ports == v.Ports
+}
+
+// intake takes what noded says: it has verified it, as root on this machine.
+func (d *Daemon) intake(ctx context.Context, v *rpc.LocalViewReply) error {
+	if v.Cluster.IsZero() {
+		d.setStanding(nil)
+		return nil
+	}
+	self := d.standing()
+	if !self.same(v) {
+		var err error
+		if self, err = d.newStanding(ctx, v); err != nil {
+			return err
+		}
+		d.setStanding(self)
+	} else if err := deliver(ctx, self.keeper, v); err != nil {
+		return err
+	}
+	if v.Beacon != nil {
+		if _, err := self.keeper.DeliverBeacon(*v.Beacon); err != nil && cluster.CodeOf(err) != cluster.CodeMapOlder {
+			d.log.Warn("beacon from noded is refused", zap.Error(err))
+		}
+	}
+	d.poke()
+	return nil
+}
+
+func deliver(ctx context.Context, k *candmap.Keeper, v *rpc.LocalViewReply) error {
+	_, err := k.Deliver(ctx, append(v.Chain, v.Map), v.Docs)
+	if errors.Is(err, candmap.ErrKnown) || cluster.CodeOf(err) == cluster.CodeMapOlder {
+		return nil
+	}
+	return err
+}
+
+func (d *Daemon) newStanding(ctx context.Context, v *rpc.LocalViewReply) (*standing, error) {
+	roots, err := rootsOf(v.CA)
+	if err != nil {
+		return nil, fmt.Errorf("take standing: %w", err)
+	}
+	k, err := candmap.NewKeeper(candmap.KeeperConfig{
+		Cluster: v.Cluster, Store: candmap.NewMemStore(), Clocks: d.cfg.Clocks, Effects: d, Log: d.log.Named("map"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("take standing: %w", err)
+	}
+	if _, err := k.Join(ctx, v.Map, v.Map.Hash(), nil, v.Docs); err != nil {
+		return nil, fmt.Errorf("take standing: %w", err)
+	}
+	if err := k.Fill(ctx, v.Chain); err != nil {
+		d.log.Info("older maps are not complete here", zap.Error(err))
+	}
+	s := &standing{
+		cluster: v.Cluster, node: v.Node, incarnation: v.Incarnation, addresses: v.Addresses, ports: v.Ports, roots: roots, keeper: k,
+	}
+	if n := rosterNode(k, v.Node); n != nil {
+		s.name = n.Name
+	}
+	return s, nil
+}
+
+func rosterNode(k *candmap.Keeper, id cluster.NodeID) *candmap.RosterNode {
+	if r := k.View().Roster; r != nil {
+		return r.Node(id)
+	}
+	return nil
+}
+
+func (d *Daemon) setStanding(s *standing) {
+	d.mu.Lock()
+	d.self = s
+	d.mu.Unlock()
+	d.poke()
+}
+
+// Revoke implements candmap.Effects: masterd's own gate follows the map too,
+// before noded acknowledges it.
+func (d *Daemon) Revoke(old, next *candmap.View) {
+	d.mu.Lock()
+	m := d.member
+	d.mu.Unlock()
+	if m == nil {
+		return
+	}
+	m.seen.keep(next.Map)
+	m.client.Recheck()
+	if err := m.server.Revoke(old, next); err != nil {
+		d.log.Error("calls of a revoked peer still run", zap.Error(err))
+	}
+}
+
+// Apply implements candmap.Effects; masterd writes no files by the map.
+func (d *Daemon) Apply(context.Context, *candmap.View) error { return nil }
+
+// followNode asks noded for the view, at first and now and then.
+func (d *Daemon) followNode(ctx context.Context) error {
+	c := d.nodedClient()
+	for {
+		var v rpc.LocalViewReply
+		err := c.Do(ctx, http.MethodGet, rpc.LocalView, nil, &v)
+		if err == nil {
+			err = d.intake(ctx, &v)
+		}
+		if err != nil && ctx.Err() == nil {
+			d.log.Debug("noded does not tell the view", zap.Error(err))
+		}
+		if err := pause(ctx, refreshPause); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *Daemon) nodedClient() *rpc.LocalClient {
+	return rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) {
+		return d.cfg.DialLocal(ctx, d.cfg.Paths.NodedSock())
+	})
+}

@@ -1,0 +1,303 @@
+package masterd
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/internal/atomicfile"
+	"rolekey/internal/paths"
+	"rolekey/pki"
+	"rolekey/rpc"
+	"rolekey/seal"
+)
+
+// Purposes of the sealed files; part of their seal.
+const (
+	purposeClientKey  = "candidate-key"
+	purposeSigningKey = "signing-key"
+)
+
+// vault holds what makes this node a candidate: the client key with its
+// certificate and the signing key, sealed on disk. The certificate is not
+// secret. Its methods may be called concurrently.
+type vault struct {
+	at paths.Layout
+
+	mu      sync.Mutex
+	ring    *seal.Keyring // nil: nothing here, or not opened
+	signing ed25519.PrivateKey
+	client  *tls.Certificate // nil: no certificate installed
+}
+
+func newVault(at paths.Layout) *vault { return &vault{at: at} }
+
+// present reports whether anything of a candidate lies on disk.
+func (v *vault) present() bool {
+	for _, p := range v.files() {
+		if _, err := os.Lstat(p); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// files lists everything that a loss of role removes. The keyring goes last:
+// while it is there, an interrupted removal is only repeated.
+func (v *vault) files() []string {
+	return []string{
+		v.at.SigningKey(), v.at.CandidateKey(), v.at.CandidateCert(),
+		v.at.RaftDB(), v.at.SnapshotDir(), v.at.Keyring(),
+	}
+}
+
+// open loads the keys from disk. Nothing on disk is no error.
+func (v *vault) open(ctx seal.Context) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.openLocked(ctx)
+}
+
+func (v *vault) openLocked(ctx seal.Context) error {
+	if v.ring != nil {
+		if v.ring.Context() == ctx {
+			return nil
+		}
+		return fmt.Errorf("open candidate keys: %w: destroy them first", seal.ErrKeyringForeign)
+	}
+	if !v.present() {
+		return nil
+	}
+	ring, err := seal.Open(v.at.Keyring(), ctx)
+	if err != nil {
+		return fmt.Errorf("open candidate keys: %w", err)
+	}
+	signing, err := readSigning(ring, v.at.SigningKey())
+	if err != nil {
+		return err
+	}
+	client, err := readClient(ring, v.at)
+	if err != nil {
+		return err
+	}
+	v.ring, v.signing, v.client = ring, signing, client
+	return nil
+}
+
+// ensure has keys in place, installs the certificate if there is one, and
+// returns the public halves. Calling it again changes nothing.
+func (v *vault) ensure(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	ctx := seal.Context{Cluster: r.Cluster, Node: r.Node, Incarnation: r.Incarnation}
+	if err := v.createLocked(ctx); err != nil {
+		return rpc.CandidateKeys{}, err
+	}
+	if len(r.Certificate) > 0 {
+		if err := v.installLocked(r); err != nil {
+			return rpc.CandidateKeys{}, err
+		}
+	}
+	return v.publicLocked(r)
+}
+
+// createLocked makes what is missing, in an order in which a crash leaves
+// something that the next call completes.
+func (v *vault) createLocked(ctx seal.Context) error {
+	if v.ring != nil && v.ring.Context() == ctx {
+		return nil
+	}
+	if err := os.MkdirAll(v.at.MasterdDir(), 0o700); err != nil {
+		return fmt.Errorf("create candidate keys: %w", err)
+	}
+	ring, err := seal.Ensure(v.at.Keyring(), ctx, v.at.SigningKey(), v.at.CandidateKey(), v.at.RaftDB(), v.at.SnapshotDir())
+	if err != nil {
+		return fmt.Errorf("create candidate keys: %w", err)
+	}
+	if _, err := os.Lstat(v.at.SigningKey()); errors.Is(err, fs.ErrNotExist) {
+		if err := createSigning(ring, v.at.SigningKey()); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Lstat(v.at.CandidateKey()); errors.Is(err, fs.ErrNotExist) {
+		if err := createClient(ring, v.at.CandidateKey()); err != nil {
+			return err
+		}
+	}
+	return v.openLocked(ctx)
+}
+
+func createSigning(ring *seal.Keyring, path string) error {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("create signing key: %w", err)
+	}
+	return ring.SealFile(path, purposeSigningKey, cluster.NewSecret(key.Seed()))
+}
+
+func createClient(ring *seal.Keyring, path string) error {
+	key, err := pki.GenerateKey()
+	if err != nil {
+		return err
+	}
+	text, err := pki.EncodeKey(key)
+	if err != nil {
+		return err
+	}
+	return ring.SealFile(path, purposeClientKey, text)
+}
+
+func readSigning(ring *seal.Keyring, path string) (ed25519.PrivateKey, error) {
+	seed, err := ring.OpenFile(path, purposeSigningKey)
+	if err != nil {
+		return nil, fmt.Errorf("read signing key: %w", err)
+	}
+	if len(seed.Reveal()) != ed25519.SeedSize {
+		return nil, errors.New("read signing key: it has the wrong length")
+	}
+	return ed25519.NewKeyFromSeed(seed.Reveal()), nil
+}
+
+// readClient returns nil when no certificate is installed yet.
+func readClient(ring *seal.Keyring, at paths.Layout) (*tls.Certificate, error) {
+	text, err := os.ReadFile(at.CandidateCert())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read candidate certificate: %w", err)
+	}
+	cert, err := pki.ParseCert(text)
+	if err != nil {
+		return nil, fmt.Errorf("read candidate certificate: %w", err)
+	}
+	secret, err := ring.OpenFile(at.CandidateKey(), purposeClientKey)
+	if err != nil {
+		return nil, fmt.Errorf("read candidate key: %w", err)
+	}
+	key, err := pki.ParseKey(secret)
+	if err != nil {
+		return nil, fmt.Errorf("read candidate key: %w", err)
+	}
+	pair, err := pki.NewPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("read candidate key: %w", err)
+	}
+	t := pair.TLS()
+	return &t, nil
+}
+
+// installLocked writes the certificate after checking that it is for this
+// node, this use and this key.
+func (v *vault) installLocked(r rpc.LocalKeysRequest) error {
+	cert, err := pki.ParseCertDER(r.Certificate)
+	if err != nil {
+		return fmt.Errorf("install candidate certificate: %w", err)
+	}
+	id, err := pki.Identify(cert)
+	if err != nil {
+		return fmt.Errorf("install candidate certificate: %w", err)
+	}
+	if id.Kind != pki.KindCandidate || id.Node != r.Node {
+		return cluster.Errorf(cluster.CodeIdentityMismatch, "install candidate certificate: it is a %s certificate of node %s", id.Kind, id.Node)
+	}
+	secret, err := v.ring.OpenFile(v.at.CandidateKey(), purposeClientKey)
+	if err != nil {
+		return fmt.Errorf("install candidate certificate: %w", err)
+	}
+	key, err := pki.ParseKey(secret)
+	if err != nil {
+		return fmt.Errorf("install candidate certificate: %w", err)
+	}
+	pair, err := pki.NewPair(cert, key)
+	if err != nil {
+		return fmt.Errorf("install candidate certificate: %w", err)
+	}
+	err = atomicfile.Write(v.at.CandidateCert(), pki.EncodeCert(r.Certificate), atomicfile.Options{Mode: 0o644, UID: -1, GID: -1, Sync: true})
+	if err != nil {
+		return fmt.Errorf("install candidate certificate: %w", err)
+	}
+	t := pair.TLS()
+	v.client = &t
+	return nil
+}
+
+func (v *vault) publicLocked(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
+	secret, err := v.ring.OpenFile(v.at.CandidateKey(), purposeClientKey)
+	if err != nil {
+		return rpc.CandidateKeys{}, fmt.Errorf("read candidate key: %w", err)
+	}
+	key, err := pki.ParseKey(secret)
+	if err != nil {
+		return rpc.CandidateKeys{}, fmt.Errorf("read candidate key: %w", err)
+	}
+	csr, err := pki.NewCSR(key)
+	if err != nil {
+		return rpc.CandidateKeys{}, err
+	}
+	proof, err := pki.ProvePossession(v.signing, r.Cluster, r.Node, r.Incarnation)
+	if err != nil {
+		return rpc.CandidateKeys{}, err
+	}
+	public, _ := v.signing.Public().(ed25519.PublicKey)
+	keys := rpc.CandidateKeys{CSR: csr, Signing: candmap.SigningKey(public), Possession: proof}
+	if v.client != nil {
+		keys.Installed = cluster.DigestOf(v.client.Certificate[0])
+	}
+	return keys, nil
+}
+
+// destroy removes every key and all sealed state. What could not be removed
+// is listed; what counts is that the map no longer names these keys.
+func (v *vault) destroy() rpc.KeyDestroyReply {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.signing)
+	v.ring, v.signing, v.client = nil, nil, nil
+	var reply rpc.KeyDestroyReply
+	for _, p := range v.files() {
+		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(p); err != nil {
+			reply.Problems = append(reply.Problems, err.Error())
+			continue
+		}
+		reply.Removed = append(reply.Removed, p)
+	}
+	if err := atomicfile.RemoveTemp(v.at.MasterdDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		reply.Problems = append(reply.Problems, err.Error())
+	}
+	if err := atomicfile.SyncDir(v.at.MasterdDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		reply.Problems = append(reply.Problems, err.Error())
+	}
+	return reply
+}
+
+// certificate returns the client certificate with its key, or nil.
+func (v *vault) certificate() *tls.Certificate {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.client
+}
+
+// signer returns the signing key, or nil.
+func (v *vault) signer() ed25519.PrivateKey {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.signing
+}
+
+// keyring returns the opened keyring, or nil.
+func (v *vault) keyring() *seal.Keyring {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.ring
+}

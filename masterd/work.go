@@ -1,0 +1,97 @@
+package masterd
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"rolekey/cluster"
+	"rolekey/masterd/jobs"
+	"rolekey/masterd/roles"
+	"rolekey/masterd/state"
+	"rolekey/masterd/verify"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+// runJobs works on the cluster's jobs for as long as the leader leads.
+func (d *Daemon) runJobs(ctx context.Context, l *leader) error {
+	return jobs.New(worker{l}, d.log.Named("jobs")).Run(ctx)
+}
+
+// worker is the leader as the jobs see it.
+type worker struct{ l *leader }
+
+var _ jobs.Cluster = worker{}
+
+// State implements jobs.Cluster.
+func (w worker) State() *state.State { return w.l.node.State() }
+
+// Watch implements jobs.Cluster.
+func (w worker) Watch() <-chan struct{} { return w.l.node.Watch() }
+
+// Now implements jobs.Cluster.
+func (w worker) Now() time.Time { return w.l.now() }
+
+// Change implements jobs.Cluster.
+func (w worker) Change(ctx context.Context, kind string, body any, actor, request string) (jobs.Spread, error) {
+	_, o, err := w.l.change(ctx, kind, body, w.l.meta(actor, request), nil)
+	w.l.poke()
+	return w.spread(o), err
+}
+
+// Republish implements jobs.Cluster.
+func (w worker) Republish(ctx context.Context) (jobs.Spread, error) {
+	o, err := w.l.publish(ctx, w.State().Head().Version, nil)
+	return w.spread(o), err
+}
+
+func (w worker) spread(o outcome) jobs.Spread {
+	return jobs.Spread{Done: len(o.effective), All: len(o.effective) + len(o.missed), Unreachable: w.l.unreachable(o)}
+}
+
+// Dismiss implements jobs.Cluster. The node is in no roster any more, so its
+// address and the key to know it by come from the record before the removal.
+func (w worker) Dismiss(ctx context.Context, gone *state.Node) error {
+	if gone.Flags.Offline {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	held := w.l.held()
+	d := rpc.MapDelivery{Maps: append(w.l.keeper.Since(cluster.Version{}), held.Envelope), Docs: docsOf(w.State().Roster())}
+	to := rpc.Target{Addr: netip.AddrPortFrom(gone.Addresses[0], gone.Ports.Noded), Expect: func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) != 1 || !slices.Contains(gone.Server, pki.PinOf(cs.PeerCertificates[0])) {
+			return errors.New("another server answers at the address of the removed node")
+		}
+		return nil
+	}}
+	var ack rpc.MapAck
+	err := w.l.client.Call(ctx, to, rpc.MethodMapPut, "", d, &ack)
+	if err != nil {
+		return cluster.Errorf(cluster.CodeUnavailable, "node %s was not told that it is removed; it holds no power any more: %v", gone.Name, err)
+	}
+	return nil
+}
+
+// KeyCreate implements jobs.Cluster.
+func (w worker) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
+	return w.l.nodes.KeyCreate(ctx, node, r)
+}
+
+// KeyDestroy implements jobs.Cluster.
+func (w worker) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error) {
+	return w.l.nodes.KeyDestroy(ctx, node)
+}
+
+// Verify implements jobs.Cluster.
+func (w worker) Verify(ctx context.Context, op json.RawMessage, tell func(string)) (bool, error) {
+	return verify.Run(ctx, w.l.ask, w.State(), w.l.held(), op, w.Now(), tell)
+}
+
+// Voting implements jobs.Cluster.
+func (w worker) Voting() roles.View { return w.l.voting() }
