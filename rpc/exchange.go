@@ -81,7 +81,12 @@ func (o *outgoing) request(ctx context.Context, host string) *http.Request {
 	}
 	switch {
 	case o.stream != nil:
-		r.Body, r.ContentLength = io.NopCloser(o.stream), -1
+		// HTTP closes a body whose call has ended, so that no read hangs.
+		body, ok := o.stream.(io.ReadCloser)
+		if !ok {
+			body = io.NopCloser(o.stream)
+		}
+		r.Body, r.ContentLength = body, -1
 	case len(o.body) > 0:
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(o.body)), int64(len(o.body))
 	}

@@ -18,7 +18,7 @@ type Limits struct {
 	Streams        int           // calls in flight on one connection
 	HeaderBytes    int           // of one call
 	Handshake      time.Duration // TLS handshake, and the headers of an HTTP/1.1 request
-	Body           time.Duration // reading a body, for methods that do not take longer themselves
+	Body           time.Duration // reading a body; a candidate has its method's time if that is longer
 	Idle           time.Duration // a connection without calls
 	Drain          time.Duration // how long Revoke waits for calls in flight
 	LargeBody      int64         // largest body of a caller below the candidate tier

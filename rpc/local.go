@@ -26,15 +26,15 @@ const (
 // InitRequest makes this node the first of a new cluster.
 type InitRequest struct {
 	Cluster           cluster.Name     `json:"cluster"`
-	Node              cluster.Name     `json:"node"`
+	Node              cluster.Name     `json:"node,omitempty"`
 	Addresses         []netip.Addr     `json:"addresses"`          // empty: from noded.toml
 	RecoveryRecipient []string         `json:"recovery_recipient"` // age or ssh public keys
 	NoRecoveryKey     bool             `json:"no_recovery_key"`
 	CandidatePoolSize int              `json:"candidate_pool_size"`
 	LeaseSeconds      uint32           `json:"lease_seconds"`
 	SSHLeaseSeconds   uint32           `json:"ssh_lease_seconds"`
-	Policy            cluster.Policy   `json:"policy"`
-	SSHReach          cluster.SSHReach `json:"ssh_reach"`
+	Policy            cluster.Policy   `json:"policy,omitempty"`
+	SSHReach          cluster.SSHReach `json:"ssh_reach,omitempty"`
 	SSHSetup          bool             `json:"ssh_setup"`
 }
 
@@ -50,7 +50,8 @@ type InitReply struct {
 
 // JoinRequest carries the admission string that gnt-node add printed.
 type JoinRequest struct {
-	Token string `json:"token"`
+	Token     string       `json:"token"`
+	Addresses []netip.Addr `json:"addresses"` // empty: from noded.toml
 }
 
 // JoinReply tells where the node now belongs.
@@ -66,12 +67,13 @@ type LocalStatusReply struct {
 	State   string          `json:"state"` // "none", "initializing", "joining", "member", "removed"
 	Cluster cluster.UUID    `json:"cluster"`
 	Node    cluster.NodeID  `json:"node"`
-	Name    cluster.Name    `json:"name"`
+	Name    cluster.Name    `json:"name,omitempty"`
 	Role    string          `json:"role"`
-	Master  cluster.Name    `json:"master"`
+	Master  cluster.Name    `json:"master,omitempty"`
 	Version cluster.Version `json:"version"`
 	Hash    cluster.Digest  `json:"hash"`
 	Fresh   bool            `json:"fresh"`
+	Problem string          `json:"problem"` // for people: why all is not well; "" if it is
 }
 
 // LocalViewReply is what masterd needs of its node: verified by noded, which

@@ -99,7 +99,7 @@ type SSHProbeResult struct {
 // NodeState is what a node says of itself for verify and for gnt-node info.
 type NodeState struct {
 	Node          cluster.NodeID   `json:"node"`
-	Name          cluster.Name     `json:"name"`
+	Name          cluster.Name     `json:"name,omitempty"`
 	Software      string           `json:"software"`
 	Time          time.Time        `json:"time"`
 	Version       cluster.Version  `json:"version"`
@@ -107,7 +107,7 @@ type NodeState struct {
 	Roster        cluster.Digest   `json:"roster"` // of the roster in force
 	LeaseSeconds  uint32           `json:"lease_seconds"`
 	LeaseUntil    time.Time        `json:"lease_until"`
-	Policy        cluster.Policy   `json:"policy"`
+	Policy        cluster.Policy   `json:"policy,omitempty"`
 	Fresh         bool             `json:"fresh"`
 	Forks         int              `json:"forks"`  // pieces of fork evidence
 	Server        cluster.Digest   `json:"server"` // pin of the server certificate in use

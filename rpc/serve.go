@@ -176,7 +176,7 @@ func (s *Server) boundBody(q *Request, w http.ResponseWriter) error {
 		return errTooLarge(limit)
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
-	if m.Timeout > s.limits.Body {
+	if q.Grant.Tier >= TierCandidate && m.Timeout > s.limits.Body {
 		if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(m.Timeout)); err != nil {
 			return fmt.Errorf("bound body: %w", err)
 		}

@@ -130,7 +130,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case err = <-errs:
 	}
 	// Sockets first: http would say farewell to each peer, and wait for it.
-	err = errors.Join(ignoreClosed(err), s.Close(), server.Close())
+	err = errors.Join(ignoreClosed(err), s.Close(), ignoreClosed(server.Close()))
 	accepting.Wait()
 	return err
 }
