@@ -44,6 +44,23 @@ func (c *chain) add(l Link, env Envelope) {
 	c.unsaved[l.At] = env
 }
 
+// unknown drops, of all but the last, the maps that this node once held: a
+// sender may push its whole chain, and a hash is cheaper than signatures.
+func (c *chain) unknown(maps []Envelope, held cluster.Version) []Envelope {
+	if len(maps) < 2 || len(maps) > MaxChain {
+		return maps
+	}
+	past := map[cluster.Digest]struct{}{}
+	for _, l := range c.snapshot() {
+		if held.Newer(l.At) {
+			past[l.Hash] = struct{}{}
+		}
+	}
+	last := len(maps) - 1
+	rest := slices.DeleteFunc(slices.Clone(maps[:last]), func(e Envelope) bool { _, ok := past[e.Hash()]; return ok })
+	return append(rest, maps[last])
+}
+
 // save stores what is not stored yet and drops what need not be kept.
 func (c *chain) save() error {
 	var errs []error

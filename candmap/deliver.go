@@ -64,7 +64,7 @@ func (k *Keeper) DeliverDocs(ctx context.Context, docs [][]byte) ([]cluster.Dige
 // has expired returns when the authority held speaks again.
 func (k *Keeper) follow(held *Verified, maps []Envelope) ([]*Verified, error) {
 	lease, now := k.Lease(), k.cfg.Clocks()
-	return followChain(held, maps, func(v *Verified) bool {
+	return followChain(held, k.chain.unknown(maps, held.At()), func(v *Verified) bool {
 		if v != held {
 			lease = lease.Heard(v.Issued, now)
 		}

@@ -104,7 +104,11 @@ func TestSigners(t *testing.T) {
 		keys []candmap.SigningKey
 		want int
 	}{
-		{nil, 0}, {keys(4, 5), 0}, {keys(1), 1}, {keys(1, 2, 3, 4), 3}, {keys(2, 2, 2), 1},
+		{nil, 0},
+		{keys(4, 5), 0},
+		{keys(1), 1},
+		{keys(1, 2, 3, 4), 3},
+		{keys(2, 2, 2), 1},
 		{[]candmap.SigningKey{nil, {1, 2}}, 0},
 	} {
 		if got := env.Signers(c.keys); got != c.want {

@@ -25,13 +25,17 @@ func fileStore(t *testing.T, dir string) *candmap.FileStore {
 	return s
 }
 
-// stores are the two implementations; each test of stores passes with both.
+// stores are the implementations; each test of stores passes with all.
 func stores(t *testing.T, f func(t *testing.T, s candmap.Store, again func() candmap.Store)) {
 	t.Run("file", func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "map")
 		f(t, fileStore(t, dir), func() candmap.Store { return fileStore(t, dir) })
 	})
 	t.Run("memory", func(t *testing.T) {
+		s := candmap.NewMemStore()
+		f(t, s, func() candmap.Store { return s })
+	})
+	t.Run("fake", func(t *testing.T) {
 		s := &ct.Store{}
 		f(t, s, func() candmap.Store { return s })
 	})

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+
+	"go.uber.org/zap"
 
 	"rolekey/cluster"
 )
@@ -19,23 +22,49 @@ func (k *Keeper) Since(from cluster.Version) []Envelope {
 	if !view.At().Newer(from) {
 		return nil
 	}
-	var envs []Envelope
+	links := k.authorities(from, view.At())
+	page, whole := k.read(links)
+	if !whole {
+		return page
+	}
+	return append(page, view.Map.Envelope)
+}
+
+// Chain returns the newest maps before the current one that changed the
+// authority, oldest first: what Fill takes. Nobody needs more of them: who
+// missed more changes than one answer holds has lost trust long before.
+func (k *Keeper) Chain() []Envelope {
+	links := k.authorities(cluster.Version{}, k.View().At())
+	slices.Reverse(links)
+	newest, _ := k.read(links)
+	slices.Reverse(newest)
+	return newest
+}
+
+// authorities are the links between two versions that changed the authority.
+func (k *Keeper) authorities(after, before cluster.Version) []Link {
+	return slices.DeleteFunc(k.chain.snapshot(), func(l Link) bool {
+		return !l.Authority || !l.At.Newer(after) || !before.Newer(l.At)
+	})
+}
+
+// read returns the envelopes of links, as many as one answer may hold beside
+// the current map, and whether that was all. One that cannot be read is left
+// out: the receiver asks others for it.
+func (k *Keeper) read(links []Link) (envs []Envelope, whole bool) {
 	size := 0
-	for _, l := range k.chain.snapshot() {
-		if !l.Authority || !l.At.Newer(from) || !view.At().Newer(l.At) {
-			continue
-		}
+	for _, l := range links {
 		env, ok := k.chain.read(l)
 		if !ok {
-			k.cfg.Log.Warn("map of the chain cannot be read")
+			k.cfg.Log.Warn("map of the chain cannot be read", zap.Stringer("version", l.At))
 			continue
 		}
 		if size += len(env.Payload); len(envs) == MaxChain-1 || len(envs) > 0 && size > maxAnswer {
-			return envs
+			return envs, false
 		}
 		envs = append(envs, env)
 	}
-	return append(envs, view.Map.Envelope)
+	return envs, true
 }
 
 // Fill adds older maps to the chain of a node that became a candidate, oldest

@@ -1,6 +1,7 @@
 package candmap_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -151,6 +152,44 @@ func TestSinceServesWhatCrossesAuthorities(t *testing.T) {
 	}
 }
 
+// A link that a disk lost leaves a gap, and does not cut off the present.
+func TestSinceWithALostLink(t *testing.T) {
+	_, envs := links(1, 2, 3)
+	n := emptyNode(t)
+	if _, err := n.k.Join(t.Context(), envs[0], envs[0].Hash(), envs[1:], nil); err != nil {
+		t.Fatal(err)
+	}
+	reads := 0
+	n.store.Fail = func(op string) error {
+		if op == "Link" {
+			if reads++; reads == 2 {
+				return errors.New("input/output error")
+			}
+		}
+		return nil
+	}
+	if got := ats(n.k.Since(cluster.Version{})); !slices.Equal(got, []string{"1.1", "1.3"}) {
+		t.Errorf("Since = %v", got)
+	}
+}
+
+// A sender may push its whole chain every time: what was held is passed over.
+func TestWholeChainMayBePushed(t *testing.T) {
+	_, envs := links(1, 2, 3, 4)
+	n := emptyNode(t)
+	if _, err := n.k.Join(t.Context(), envs[0], envs[0].Hash(), envs[1:3], nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if ack := n.mustDeliver(envs...); ack.Version.Version != 4 {
+			t.Errorf("holds %s", ack.Version)
+		}
+	}
+	if _, err := n.deliver(envs[:3]...); cluster.CodeOf(err) != cluster.CodeMapOlder {
+		t.Errorf("a chain that ends in the past: %v", err)
+	}
+}
+
 func TestChainIsPruned(t *testing.T) {
 	n := newNode(t, 1)
 	for range candmap.MaxRecent + 10 {
@@ -179,6 +218,17 @@ func TestSinceIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.mustDeliver(envs[candmap.MaxChain:]...)
+	if got := n.k.Chain(); len(got) != candmap.MaxChain-1 || got[len(got)-1].Hash() != envs[len(envs)-2].Hash() {
+		t.Errorf("Chain has %d maps, or does not end before the current one", len(got))
+	}
+	q := emptyNode(t)
+	last := envs[len(envs)-1]
+	if _, err := q.k.Join(t.Context(), last, last.Hash(), nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.k.Fill(t.Context(), n.k.Chain()); err != nil {
+		t.Errorf("Fill with what Chain gave: %v", err)
+	}
 	// A node that pulls again and again arrives all the same.
 	p := emptyNode(t)
 	if _, err := p.k.Join(t.Context(), envs[0], envs[0].Hash(), nil, nil); err != nil {

@@ -16,12 +16,13 @@ type MemStore struct {
 	mu    sync.Mutex
 	links map[Link]Envelope
 	docs  map[cluster.Digest][]byte
+	forks map[[2]cluster.Digest]struct{}
 	saved Saved
 }
 
 // NewMemStore returns an empty store.
 func NewMemStore() *MemStore {
-	return &MemStore{links: map[Link]Envelope{}, docs: map[cluster.Digest][]byte{}}
+	return &MemStore{links: map[Link]Envelope{}, docs: map[cluster.Digest][]byte{}, forks: map[[2]cluster.Digest]struct{}{}}
 }
 
 // Load implements Store.
@@ -92,12 +93,14 @@ func (s *MemStore) Doc(d cluster.Digest) ([]byte, error) {
 }
 
 // SaveEvidence implements Store; noded keeps the evidence on disk.
-func (s *MemStore) SaveEvidence(_, _ Envelope) (bool, error) {
+func (s *MemStore) SaveEvidence(held, other Envelope) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.saved.Forks >= MaxForks {
+	pair := [2]cluster.Digest{held.Hash(), other.Hash()}
+	if _, known := s.forks[pair]; known || len(s.forks) >= MaxForks {
 		return false, nil
 	}
-	s.saved.Forks++
+	s.forks[pair] = struct{}{}
+	s.saved.Forks = len(s.forks)
 	return true, nil
 }
