@@ -1,0 +1,195 @@
+package kit
+
+import (
+	"crypto/ed25519"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/internal/lab"
+	"rolekey/internal/paths"
+	"rolekey/pki"
+	"rolekey/seal"
+)
+
+// Loot is what root of a node can copy from its disk: attackers (b), (c) and
+// (d) of the design. What the node does not have is nil.
+type Loot struct {
+	Node        lab.Node
+	Cluster     cluster.UUID
+	ID          cluster.NodeID
+	Incarnation uint64
+
+	Server    *tls.Certificate // serves noded
+	Member    *tls.Certificate // the identity, signed by the cluster's CA
+	Candidate *tls.Certificate // the RPC client certificate of a candidate
+	Signing   ed25519.PrivateKey
+	SSHKey    []byte // OpenSSH private key file
+	Gossip    []byte
+	Map       candmap.Envelope
+}
+
+// Steal copies everything. It opens the sealed files as masterd does, with the
+// keyring that lies beside them.
+func Steal(n lab.Node) (*Loot, error) {
+	at := paths.Layout{Root: n.Root}
+	l := &Loot{Node: n}
+	if err := l.readIdentity(at); err != nil {
+		return nil, fmt.Errorf("rob %s: %w", n.Name, err)
+	}
+	var err error
+	if l.Server, err = readPair(at.ServerCert(), at.ServerKey()); err != nil {
+		return nil, fmt.Errorf("rob %s: %w", n.Name, err)
+	}
+	if l.Member, err = readPair(at.IdentityCert(), at.IdentityKey()); err != nil {
+		return nil, fmt.Errorf("rob %s: %w", n.Name, err)
+	}
+	if err := l.openVault(at); err != nil {
+		return nil, fmt.Errorf("rob %s: %w", n.Name, err)
+	}
+	for path, into := range map[string]*[]byte{at.SSHKey(): &l.SSHKey, filepath.Join(at.NodeDir(), "gossip.key"): &l.Gossip} {
+		if *into, err = readIfThere(path); err != nil {
+			return nil, fmt.Errorf("rob %s: %w", n.Name, err)
+		}
+	}
+	if l.Map, err = CurrentMap(n); err != nil {
+		return nil, fmt.Errorf("rob %s: %w", n.Name, err)
+	}
+	return l, nil
+}
+
+// Caller calls with a certificate of the loot from the robbed node's address.
+func (l *Loot) Caller(cert *tls.Certificate) Caller {
+	return Caller{From: netip.MustParseAddr(l.Node.Address), Cert: cert}
+}
+
+func (l *Loot) readIdentity(at paths.Layout) error {
+	b, err := os.ReadFile(filepath.Join(at.NodeDir(), "identity.json"))
+	if err != nil {
+		return err
+	}
+	var id struct {
+		Cluster     cluster.UUID   `json:"cluster"`
+		Node        cluster.NodeID `json:"node"`
+		Incarnation uint64         `json:"incarnation"`
+	}
+	if err := json.Unmarshal(b, &id); err != nil {
+		return err
+	}
+	l.Cluster, l.ID, l.Incarnation = id.Cluster, id.Node, id.Incarnation
+	return nil
+}
+
+// openVault takes the sealed keys, if there are any.
+func (l *Loot) openVault(at paths.Layout) error {
+	ring, err := seal.Open(at.Keyring(), seal.Context{Cluster: l.Cluster, Node: l.ID, Incarnation: l.Incarnation})
+	if errors.Is(err, seal.ErrKeyringMissing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	seed, err := ring.OpenFile(at.SigningKey(), "signing-key")
+	if err != nil {
+		return err
+	}
+	l.Signing = ed25519.NewKeyFromSeed(seed.Reveal())
+	key, err := ring.OpenFile(at.CandidateKey(), "candidate-key")
+	if err != nil {
+		return err
+	}
+	cert, err := os.ReadFile(at.CandidateCert())
+	if err != nil {
+		return err
+	}
+	l.Candidate, err = pairOf(cert, key)
+	return err
+}
+
+func readPair(certPath, keyPath string) (*tls.Certificate, error) {
+	cert, err := os.ReadFile(certPath)
+	if err != nil {
+		return nil, err
+	}
+	key, err := os.ReadFile(keyPath)
+	if err != nil {
+		return nil, err
+	}
+	return pairOf(cert, cluster.NewSecret(key))
+}
+
+func pairOf(certText []byte, keyText cluster.Secret) (*tls.Certificate, error) {
+	cert, err := pki.ParseCert(certText)
+	if err != nil {
+		return nil, err
+	}
+	key, err := pki.ParseKey(keyText)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, nil
+}
+
+func readIfThere(path string) ([]byte, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// CurrentMap reads the envelope of the map that a node has on its disk.
+func CurrentMap(n lab.Node) (candmap.Envelope, error) {
+	b, err := os.ReadFile(paths.Layout{Root: n.Root}.CurrentMap())
+	if err != nil {
+		return candmap.Envelope{}, fmt.Errorf("read map of %s: %w", n.Name, err)
+	}
+	env, err := candmap.ParseEnvelope(b)
+	if err != nil {
+		return candmap.Envelope{}, fmt.Errorf("read map of %s: %w", n.Name, err)
+	}
+	return env, nil
+}
+
+// Forge returns the map that would follow the stolen one, altered at will and
+// signed with the stolen signing key alone.
+func (l *Loot) Forge(alter func(*candmap.Map)) (candmap.Envelope, error) {
+	if l.Signing == nil {
+		return candmap.Envelope{}, fmt.Errorf("forge map: %s has no signing key", l.Node.Name)
+	}
+	m, err := candmap.DecodeMap(l.Map.Payload)
+	if err != nil {
+		return candmap.Envelope{}, fmt.Errorf("forge map: %w", err)
+	}
+	m.Version, m.Previous = m.Version+1, l.Map.Hash()
+	alter(m)
+	payload, err := m.Encode()
+	if err != nil {
+		return candmap.Envelope{}, fmt.Errorf("forge map: %w", err)
+	}
+	return l.sign(candmap.MapType, payload)
+}
+
+// ForgeBeacon says that the version after the stolen map's is current.
+func (l *Loot) ForgeBeacon(b candmap.Beacon) (candmap.Envelope, error) {
+	payload, err := b.Encode()
+	if err != nil {
+		return candmap.Envelope{}, fmt.Errorf("forge beacon: %w", err)
+	}
+	return l.sign(candmap.BeaconType, payload)
+}
+
+func (l *Loot) sign(kind string, payload []byte) (candmap.Envelope, error) {
+	sig, err := candmap.Sign(l.Signing, kind, payload)
+	if err != nil {
+		return candmap.Envelope{}, fmt.Errorf("sign forgery: %w", err)
+	}
+	return candmap.Merge(candmap.Envelope{PayloadType: kind, Payload: payload}, sig), nil
+}

@@ -1,0 +1,74 @@
+package kit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+
+	"rolekey/internal/lab"
+)
+
+// Login logs in from one node to another by plain ssh(1), as root there would
+// do, and returns an error unless a command ran on the other node.
+func (c *Cluster) Login(ctx context.Context, from, to lab.Node) error {
+	return c.login(ctx, from, to)
+}
+
+// LoginWith logs in with a private key file of the attacker's, without asking
+// who the server is.
+func (c *Cluster) LoginWith(ctx context.Context, key string, from, to lab.Node) error {
+	return c.login(ctx, from, to, "-i", key, "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no",
+		"-o", "UserKnownHostsFile=/dev/null", "-p", fmt.Sprint(to.SSHPort), "-l", to.User)
+}
+
+func (c *Cluster) login(ctx context.Context, from, to lab.Node, options ...string) error {
+	args := append([]string{"ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"}, options...)
+	args = append(args, to.Name, `printf "on %s" "$ROLEKEY_ROOT"`)
+	r, err := c.Sh(ctx, from.Name, args...)
+	if err != nil {
+		return err
+	}
+	if r.Code != 0 {
+		return fmt.Errorf("ssh %s from %s: exit code %d: %s", to.Short(), from.Short(), r.Code, lastLine(r.Stderr))
+	}
+	if !strings.Contains(r.Stdout, "on "+to.Root) {
+		return fmt.Errorf("ssh %s from %s: reached another place: %q", to.Short(), from.Short(), r.Stdout)
+	}
+	return nil
+}
+
+// Denied returns nil if err says that sshd refused the key, and not that
+// something else went wrong.
+func Denied(err error) error {
+	switch {
+	case err == nil:
+		return fmt.Errorf("the login worked")
+	case strings.Contains(err.Error(), "Permission denied"):
+		return nil
+	}
+	return err
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+// NewSSHKey writes a private key that nobody has authorized.
+func NewSSHKey(path string) error {
+	_, priv, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return fmt.Errorf("generate ssh key: %w", err)
+	}
+	block, err := ssh.MarshalPrivateKey(priv, "attacker")
+	if err != nil {
+		return fmt.Errorf("encode ssh key: %w", err)
+	}
+	return os.WriteFile(path, pem.EncodeToMemory(block), 0o600)
+}
