@@ -151,6 +151,7 @@ var badMaps = map[string]func(m *candmap.Map){
 	"empty blob":           func(m *candmap.Map) { m.Candidates[0].SSH[0].Blob = nil },
 	"type and no key":      func(m *candmap.Map) { m.Candidates[0].SSH[0].Blob = m.Candidates[0].SSH[0].Blob[:15] },
 	"huge blob":            func(m *candmap.Map) { growBlob(&m.Candidates[0].SSH[0]) },
+	"key from nowhere":     func(m *candmap.Map) { m.Candidates[0].From = nil },
 	"from everywhere":      func(m *candmap.Map) { m.Candidates[0].From[0] = netip.MustParsePrefix("0.0.0.0/0") },
 	"from everywhere, 6":   func(m *candmap.Map) { m.Candidates[0].From[0] = netip.MustParsePrefix("::/0") },
 	"from not masked":      func(m *candmap.Map) { m.Candidates[0].From[0] = netip.MustParsePrefix("10.0.0.1/8") },

@@ -15,6 +15,7 @@
 // testdata, in docs/candidate-map.rst.
 //
 // Documents, Verified, Roster, View and Lease are immutable values and safe
-// for concurrent use; so are all methods of Keeper. Except for FileStore and
-// the Store that a Keeper is given, the package does no I/O and reads no clock.
+// for concurrent use; so are all methods of Keeper. Except for FileStore
+// and SystemClocks, which are for a Keeper to be given, the package does no I/O
+// and reads no clock.
 package candmap

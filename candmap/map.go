@@ -40,7 +40,7 @@ type Candidate struct {
 	Client      []cluster.Digest `json:"client"`  // 1..2 SHA-256 of the DER client certificate
 	Signing     SigningKey       `json:"signing"` // Ed25519 public key
 	SSH         []cluster.SSHKey `json:"ssh"`     // 0..2
-	From        []netip.Prefix   `json:"from"`    // where its SSH key may come from
+	From        []netip.Prefix   `json:"from"`    // where its SSH keys may come from; 1..MaxFrom if there is one
 }
 
 // Recovery says which keys may replace the authority when its majority is lost.

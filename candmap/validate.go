@@ -116,6 +116,9 @@ func (c *Candidate) validate(seen seen) error {
 	if len(c.SSH) > 2 {
 		return bad("%d SSH keys, the limit is 2", len(c.SSH))
 	}
+	if len(c.SSH) > 0 && len(c.From) == 0 {
+		return bad("an SSH key without a source network")
+	}
 	for _, k := range c.SSH {
 		if err := validSSHKey(k); err != nil {
 			return err
