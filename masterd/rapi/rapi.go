@@ -35,7 +35,7 @@ func New(b Backend, now func() time.Time) http.Handler {
 		r.Handle(route.path, route.do).Methods(route.verb)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if err := admit(req); err != nil {
+		if err := authenticate(req); err != nil {
 			writeError(w, err)
 			return
 		}
@@ -107,8 +107,8 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-// admit lets through whoever the kernel vouches for.
-func admit(r *http.Request) error {
+// authenticate lets through whoever the kernel vouches for.
+func authenticate(r *http.Request) error {
 	if _, ok := rpc.LocalUID(r.Context()); !ok {
 		return &statusError{http.StatusUnauthorized, "Unauthorized"}
 	}

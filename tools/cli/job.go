@@ -1,0 +1,190 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"rolekey/masterd/rapi/wire"
+)
+
+// jobState is what a command wants to know of its job.
+type jobState struct {
+	status      string
+	result      []json.RawMessage // of the opcodes
+	progress    []wire.Progress
+	unreachable []wire.Unreachable
+	err         *string
+}
+
+// jobFields are the fields of jobState in the form of RAPI.
+var jobFields = []string{"status", "opresult", "progress", "unreachable", "error"}
+
+func (j *jobState) read(info []json.RawMessage) error {
+	*j = jobState{}
+	into := []any{&j.status, &j.result, &j.progress, &j.unreachable, &j.err}
+	if len(info) != len(into) {
+		return fmt.Errorf("read job: %d fields, want %d", len(info), len(into))
+	}
+	for i, field := range info {
+		if err := json.Unmarshal(field, into[i]); err != nil {
+			return fmt.Errorf("read job: %w", err)
+		}
+	}
+	return nil
+}
+
+func (j *jobState) ended() bool {
+	return j.status == "success" || j.status == "error" || j.status == "canceled"
+}
+
+// follower is told what happens to a job while it is waited for.
+type follower struct {
+	line     func(wire.LogEntry)
+	progress func(wire.Progress)
+}
+
+// await waits until a job has ended.
+func (a *app) await(ctx context.Context, id int64, f follower) (jobState, error) {
+	req := wire.WaitRequest{Fields: jobFields}
+	var state jobState
+	shown := 0
+	for {
+		var news *wire.WaitReply
+		if err := a.client.call(ctx, http.MethodGet, fmt.Sprintf("/2/jobs/%d/wait", id), req, &news); err != nil {
+			a.note("Job %d goes on without this command; see gnt-job info %d", id, id)
+			return state, err
+		}
+		if news == nil {
+			continue
+		}
+		if err := state.read(news.JobInfo); err != nil {
+			return state, err
+		}
+		req.PreviousJobInfo = news.JobInfo
+		for _, l := range news.LogEntries {
+			req.PreviousLogSerial = &l.Serial
+			f.line(l)
+		}
+		for ; shown < len(state.progress); shown++ {
+			f.progress(state.progress[shown])
+		}
+		if state.ended() {
+			return state, nil
+		}
+	}
+}
+
+// notes tells people what a job says, on standard error.
+func (a *app) notes() follower {
+	return follower{
+		line:     func(l wire.LogEntry) { a.note("%s %s", ctime(l.Time), l.Text) },
+		progress: func(p wire.Progress) { a.note("%s", p.Text) },
+	}
+}
+
+// ctime prints a time as Ganeti prints it in front of a job's messages.
+func ctime(t wire.Time) string { return t.Time().Local().Format("Mon Jan _2 15:04:05 2006") }
+
+// submission is how a command deals with the job it makes.
+type submission struct {
+	submit  bool // and do not wait
+	printID bool
+}
+
+func (s *submission) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&s.submit, "submit", false, "print the job's id and do not wait for it")
+	cmd.Flags().BoolVar(&s.printID, "print-jobid", false, "print the job's id first")
+}
+
+// change submits a job and waits for it. ok is false when it was only
+// submitted. A job that succeeded, but not on all nodes yet, is an *exitError.
+func (a *app) change(ctx context.Context, s submission, verb, path string, body any) (id int64, state jobState, ok bool, err error) {
+	if err = a.client.call(ctx, verb, path, body, &id); err != nil {
+		return 0, state, false, err
+	}
+	switch {
+	case s.submit && a.asJSON:
+		return id, state, false, a.printJSON(struct {
+			Job int64 `json:"job"`
+		}{id})
+	case s.submit:
+		fmt.Fprintf(a.out, "JobID: %d\n", id)
+		return id, state, false, nil
+	case s.printID:
+		fmt.Fprintln(a.out, id)
+	}
+	if state, err = a.await(ctx, id, a.notes()); err != nil {
+		return id, state, false, err
+	}
+	if err = state.failure(id); err != nil {
+		return id, state, false, err
+	}
+	return id, state, true, a.pending(state.unreachable)
+}
+
+// failure returns why the job did not succeed, or nil.
+func (j *jobState) failure(id int64) error {
+	switch j.status {
+	case "success":
+		return nil
+	case "canceled":
+		return &exitError{ExitFailed, fmt.Sprintf("Job %d has been canceled", id)}
+	}
+	text := fmt.Sprintf("Job %d has failed", id)
+	if j.err != nil {
+		text = *j.err
+	}
+	for _, r := range j.result {
+		if e := decodeFailure(r, text); e != nil {
+			return e
+		}
+	}
+	return fmt.Errorf("%s", text)
+}
+
+// decodeFailure reads Ganeti's form of an error in a result:
+// ["OpPrereqError", ["text", "class"]]. The job's own text may say more.
+func decodeFailure(result json.RawMessage, text string) error {
+	var parts []json.RawMessage
+	var kind string
+	var args []any
+	if json.Unmarshal(result, &parts) != nil || len(parts) != 2 ||
+		json.Unmarshal(parts[0], &kind) != nil || json.Unmarshal(parts[1], &args) != nil || len(args) == 0 {
+		return nil
+	}
+	msg := fmt.Sprint(args[0])
+	hint, more := strings.CutPrefix(text, msg)
+	if !more {
+		hint = ""
+	}
+	hint = strings.TrimPrefix(strings.TrimSpace(hint), "hint: ")
+	if kind == "OpPrereqError" && len(args) == 2 {
+		return &prereqError{class: fmt.Sprint(args[1]), text: msg, hint: hint}
+	}
+	if kind == "OpPrereqError" || kind == "OpExecError" {
+		if hint != "" {
+			msg += "\nhint: " + hint
+		}
+		return fmt.Errorf("%s", msg)
+	}
+	return nil
+}
+
+// pending names the nodes that have not confirmed a change, and when their old
+// trust ends by itself.
+func (a *app) pending(nodes []wire.Unreachable) error {
+	if len(nodes) == 0 {
+		return nil
+	}
+	a.note("The change is committed, and not yet effective on %d unreachable node(s):", len(nodes))
+	for _, n := range nodes {
+		a.note("  %s: RPC trust ends: %s; SSH trust ends: %s", n.Node, bound(n.RPCUntil), bound(n.SSHUntil))
+	}
+	a.note("The cluster goes on trying; nothing needs to be repeated.")
+	return &exitError{ExitPending, ""}
+}

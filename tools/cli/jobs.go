@@ -1,0 +1,274 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rolekey/cluster"
+	"rolekey/masterd/rapi/wire"
+)
+
+// Job makes the commands of gnt-job.
+func Job(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "gnt-job",
+		Short:   "Look at jobs",
+		Example: "  gnt-job list\n  gnt-job info 17 --json",
+	}
+	cmd.AddCommand(a.listJobsCommand(), a.jobInfoCommand(), a.watchCommand(), a.cancelCommand())
+	return cmd
+}
+
+func (a *app) listJobsCommand() *cobra.Command {
+	type j = wire.JobHead
+	t := &table[j]{columns: []column[j]{
+		{"id", "ID", func(j j) any { return j.ID }, nil},
+		{"status", "Status", func(j j) any { return j.Status }, nil},
+		{"summary", "Summary", func(j j) any { return j.Summary }, func(j j) string { return strings.Join(j.Summary, ",") }},
+		{"ops", "OpCodes", func(j j) any { return j.Ops }, func(j j) string { return strings.Join(opIDs(j.Ops), ",") }},
+		{"opstatus", "OpStatus", func(j j) any { return j.OpStatus }, func(j j) string { return strings.Join(j.OpStatus, ",") }},
+		{"received_ts", "Received", func(j j) any { return moment(j.ReceivedTS) }, func(j j) string { return stamp(j.ReceivedTS) }},
+		{"start_ts", "Start", func(j j) any { return moment(j.StartTS) }, func(j j) string { return stamp(j.StartTS) }},
+		{"end_ts", "End", func(j j) any { return moment(j.EndTS) }, func(j j) string { return stamp(j.EndTS) }},
+	}}
+	t.defaults, t.object = t.names()[:3], t.names()
+	cmd := a.jsonFlag(&cobra.Command{
+		Use:     "list",
+		Short:   "List jobs",
+		Example: "  gnt-job list\n  gnt-job list -o +received_ts,end_ts",
+		Args:    exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list := []j{}
+			if err := a.client.get(cmd.Context(), "/2/jobs?bulk=1", &list); err != nil {
+				return err
+			}
+			return t.print(a, list)
+		},
+	})
+	t.flags(cmd)
+	return cmd
+}
+
+func opIDs(ops []json.RawMessage) []string {
+	out := make([]string, len(ops))
+	for i, op := range ops {
+		var head struct {
+			ID string `json:"OP_ID"`
+		}
+		if json.Unmarshal(op, &head) == nil {
+			out[i] = head.ID
+		}
+	}
+	return out
+}
+
+// moment is a time for JSON; nil is null.
+func moment(t *wire.Time) any {
+	if t == nil {
+		return nil
+	}
+	return t.Time()
+}
+
+func stamp(t *wire.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return when(t.Time())
+}
+
+// jobReport is the JSON of gnt-job info.
+type jobReport struct {
+	ID          int64              `json:"id"`
+	Status      string             `json:"status"`
+	Summary     []string           `json:"summary"`
+	Ops         []json.RawMessage  `json:"ops"`
+	Progress    []wire.Progress    `json:"progress"`
+	Unreachable []wire.Unreachable `json:"unreachable"`
+	Error       *string            `json:"error"`
+	OpStatus    []string           `json:"opstatus"`
+	OpResult    []json.RawMessage  `json:"opresult"`
+	Log         []logLine          `json:"log"`
+	Received    *time.Time         `json:"received"`
+	Start       *time.Time         `json:"start"`
+	End         *time.Time         `json:"end"`
+	Actor       string             `json:"actor"`
+	RequestID   string             `json:"request_id"`
+}
+
+type logLine struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"text"`
+}
+
+func reportOf(j wire.Job) jobReport {
+	r := jobReport{
+		ID: j.ID, Status: j.Status, Summary: j.Summary, Ops: j.Ops, Progress: j.Progress, Unreachable: j.Unreachable,
+		Error: j.Error, OpStatus: j.OpStatus, OpResult: j.OpResult, Log: []logLine{}, Actor: j.Actor, RequestID: j.RequestID,
+	}
+	for _, op := range j.OpLog {
+		for _, l := range op {
+			r.Log = append(r.Log, logLine{l.Time.Time(), l.Text})
+		}
+	}
+	for to, from := range map[**time.Time]*wire.Time{&r.Received: j.ReceivedTS, &r.Start: j.StartTS, &r.End: j.EndTS} {
+		if from != nil {
+			*to = new(from.Time())
+		}
+	}
+	return r
+}
+
+func (a *app) jobInfoCommand() *cobra.Command {
+	return a.jsonFlag(&cobra.Command{
+		Use:     "info ID...",
+		Aliases: []string{"show"},
+		Short:   "Show jobs, how far they have spread, and who has not confirmed",
+		Example: "  gnt-job info 17\n  gnt-job info 17 --json | jq '.unreachable[]'",
+		Args:    atLeastOne,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var list []jobReport
+			for _, arg := range args {
+				var j wire.Job
+				if err := a.getJob(cmd, arg, &j); err != nil {
+					return err
+				}
+				list = append(list, reportOf(j))
+			}
+			if a.asJSON && len(list) == 1 {
+				return a.printJSON(list[0])
+			}
+			if a.asJSON {
+				return a.printJSON(list)
+			}
+			items := make([][]item, len(list))
+			for i, r := range list {
+				items[i] = r.items()
+			}
+			printList(a.out, items)
+			return nil
+		},
+	})
+}
+
+// getJob reads a job that must exist.
+func (a *app) getJob(cmd *cobra.Command, arg string, j *wire.Job) error {
+	id, err := jobID(arg)
+	if err != nil {
+		return err
+	}
+	if err := a.client.get(cmd.Context(), "/2/jobs/"+strconv.FormatInt(id, 10), j); err != nil {
+		return err
+	}
+	if j.Status == "" { // Ganeti's answer for what is not there
+		return cluster.Errorf(cluster.CodeNotFound, "Job %d not found", id)
+	}
+	return nil
+}
+
+func jobID(arg string) (int64, error) {
+	id, err := strconv.ParseInt(arg, 10, 64)
+	if err != nil || id <= 0 || id >= 1e18 {
+		return 0, usageError{fmt.Errorf("Invalid job ID '%.20s': want a positive number", arg)}
+	}
+	return id, nil
+}
+
+func (r jobReport) items() []item {
+	out := []item{{"Job ID", r.ID}, {"Status", r.Status}, {"Summary", strings.Join(r.Summary, ", ")}}
+	for _, t := range []struct {
+		name string
+		time *time.Time
+	}{{"Received", r.Received}, {"Processing start", r.Start}, {"Processing end", r.End}} {
+		if t.time != nil {
+			out = append(out, item{t.name, when(*t.time)})
+		}
+	}
+	if r.Start != nil && r.End != nil {
+		out = append(out, item{"Total processing time", fmt.Sprintf("%.2f seconds", r.End.Sub(*r.Start).Seconds())})
+	}
+	out = append(out, item{"Submitted by", r.Actor})
+	if r.Error != nil {
+		out = append(out, item{"Error", *r.Error})
+	}
+	var ops, log, progress, missing []string
+	for i, op := range r.Ops {
+		ops = append(ops, fmt.Sprintf("%s: %s", r.OpStatus[i], op))
+	}
+	for _, l := range r.Log {
+		log = append(log, when(l.Time)+" "+strings.TrimSpace(l.Text))
+	}
+	for _, p := range r.Progress {
+		progress = append(progress, when(p.Time)+" "+p.Text)
+	}
+	for _, u := range r.Unreachable {
+		missing = append(missing, fmt.Sprintf("%s: RPC trust ends: %s; SSH trust ends: %s", u.Node, bound(u.RPCUntil), bound(u.SSHUntil)))
+	}
+	return append(out, item{"Opcodes", ops}, item{"Log", log}, item{"Progress", progress}, item{"Unreachable", missing})
+}
+
+func (a *app) watchCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "watch ID",
+		Aliases: []string{"wait"},
+		Short:   "Follow a job until it has ended, and exit as it did",
+		Example: "  gnt-job watch 17",
+		Args:    exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := jobID(args[0])
+			if err != nil {
+				return err
+			}
+			state, err := a.await(cmd.Context(), id, follower{
+				line:     func(l wire.LogEntry) { fmt.Fprintf(a.out, "%s %s\n", ctime(l.Time), l.Text) },
+				progress: func(p wire.Progress) { fmt.Fprintln(a.out, p.Text) },
+			})
+			if errors.Is(err, &cluster.Error{Code: cluster.CodeNotFound}) {
+				return cluster.Errorf(cluster.CodeNotFound, "Job %d not found", id)
+			}
+			if err == nil {
+				err = state.failure(id)
+			}
+			if err == nil {
+				err = a.pending(state.unreachable)
+			}
+			return err
+		},
+	}
+}
+
+func (a *app) cancelCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "cancel ID",
+		Short:   "Cancel a job that has not begun",
+		Example: "  gnt-job cancel 17",
+		Args:    exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := jobID(args[0])
+			if err != nil {
+				return err
+			}
+			var answer [2]json.RawMessage
+			if err := a.client.call(cmd.Context(), http.MethodDelete, fmt.Sprintf("/2/jobs/%d", id), nil, &answer); err != nil {
+				return err
+			}
+			var ok bool
+			var text string
+			if err := errors.Join(json.Unmarshal(answer[0], &ok), json.Unmarshal(answer[1], &text)); err != nil {
+				return fmt.Errorf("read the master daemon's answer: %w", err)
+			}
+			if !ok {
+				return &exitError{ExitFailed, text}
+			}
+			a.note("%s", text)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,196 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rolekey/masterd/rapi/wire"
+)
+
+// Node makes the commands of gnt-node.
+func Node(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "gnt-node",
+		Short: "Manage nodes and their roles",
+		Example: `  gnt-node add node2.example.org | ssh node2 noded join -
+  gnt-node list
+  gnt-node modify --master-candidate=yes node2`,
+	}
+	cmd.AddCommand(
+		a.addCommand(), a.listNodesCommand(), a.nodeInfoCommand(), a.modifyCommand(), a.removeCommand(), a.tokensCommand(),
+	)
+	return cmd
+}
+
+// nodeTable is what gnt-node list can show.
+func nodeTable() *table[wire.Node] {
+	type n = wire.Node
+	t := &table[n]{columns: []column[n]{
+		{"uuid", "UUID", func(n n) any { return n.UUID }, nil},
+		{"name", "Node", func(n n) any { return n.Name }, nil},
+		{"role", "Role", func(n n) any { return n.RoleName }, nil},
+		{"address", "Address", func(n n) any { return n.PIP }, nil},
+		{"master_candidate", "MasterC", func(n n) any { return n.MasterCandidate }, nil},
+		{"drained", "Drained", func(n n) any { return n.Drained }, nil},
+		{"offline", "Offline", func(n n) any { return n.Offline }, nil},
+		{"master_capable", "MasterCapable", func(n n) any { return n.MasterCapable }, nil},
+		{"vm_capable", "VMCapable", func(n n) any { return n.VMCapable }, nil},
+		{"voter", "Voter", func(n n) any { return n.Voter }, nil},
+		{"map_version", "MapVersion", func(n n) any { return n.MapVersion }, mapVersion},
+		{"addresses", "Addresses", func(n n) any { return n.Addresses }, nil},
+		{"fresh", "Fresh", func(n n) any { return n.Fresh }, nil},
+		{"reachable", "Reachable", func(n n) any { return n.Reachable }, nil},
+		{"joined", "Joined", func(n n) any { return n.Joined }, nil},
+		{"incarnation", "Incarnation", func(n n) any { return n.Incarnation }, nil},
+		{"pip", "PrimaryIP", func(n n) any { return n.PIP }, nil},
+		{"sip", "SecondaryIP", func(n n) any { return n.SIP }, nil},
+		{"tags", "Tags", func(n n) any { return n.Tags }, nil},
+		{"serial_no", "SerialNo", func(n n) any { return n.SerialNo }, nil},
+		{"ctime", "CTime", func(n n) any { return rfc3339(n.CTime) }, func(n n) string { return when(fromSeconds(n.CTime)) }},
+		{"mtime", "MTime", func(n n) any { return rfc3339(n.MTime) }, func(n n) string { return when(fromSeconds(n.MTime)) }},
+	}}
+	t.defaults = []string{"name", "role", "address", "voter", "map_version"}
+	t.object = t.names()[:11]
+	return t
+}
+
+// mapVersion marks what is not known as Ganeti does.
+func mapVersion(n wire.Node) string {
+	switch {
+	case n.MapVersion > 0:
+		return fmt.Sprint(n.MapVersion)
+	case n.Offline:
+		return "*"
+	}
+	return "?"
+}
+
+func fromSeconds(s float64) time.Time { return time.UnixMilli(int64(s * 1000)) }
+
+func rfc3339(s float64) time.Time { return fromSeconds(s).UTC() }
+
+func (a *app) listNodesCommand() *cobra.Command {
+	t := nodeTable()
+	cmd := a.jsonFlag(&cobra.Command{
+		Use:   "list [NODE...]",
+		Short: "List nodes",
+		Long:  "Lists all nodes, or those that are named. Map versions are those that nodes last\nconfirmed to the master; ? is unknown, and * an offline node.",
+		Example: "  gnt-node list\n  gnt-node list --no-headers -o name,role\n" +
+			"  gnt-node list --json | jq -r '.[] | select(.voter) | .name'",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			nodes, err := a.nodes(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			return t.print(a, nodes)
+		},
+	})
+	t.flags(cmd)
+	return cmd
+}
+
+// nodes returns all nodes, or those that are named.
+func (a *app) nodes(ctx context.Context, refs []string) ([]wire.Node, error) {
+	list := []wire.Node{}
+	if len(refs) == 0 {
+		return list, a.client.get(ctx, "/2/nodes?bulk=1", &list)
+	}
+	for _, ref := range refs {
+		var n wire.Node
+		if err := a.client.get(ctx, nodePath(ref, ""), &n); err != nil {
+			return nil, unknownNode(err, ref)
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}
+
+func (a *app) modifyCommand() *cobra.Command {
+	var m wire.NodeModify
+	var s submission
+	cmd := a.jsonFlag(&cobra.Command{
+		Use:   "modify NODE",
+		Short: "Change a node's role and capabilities",
+		Long: `Changes flags of a node, and waits until the new candidate map has reached all
+nodes that can be reached. Exit code 3 says that the change is committed, and
+that some nodes have not confirmed it; each is named with the times at which
+its trust in the former map ends by itself.`,
+		Example: `  gnt-node modify --master-candidate=yes node2
+  gnt-node modify -O yes --auto-promote node2`,
+		Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if m.MasterCandidate == nil && m.Drained == nil && m.Offline == nil && m.MasterCapable == nil && m.VMCapable == nil {
+				return usageError{errors.New("Please give at least one of the parameters.")}
+			}
+			return a.modify(cmd.Context(), s, args[0], m)
+		},
+	})
+	f := cmd.Flags()
+	f.VarP(switchValue{&m.MasterCandidate}, "master-candidate", "C", "make the node a master candidate, or a regular node")
+	f.VarP(switchValue{&m.Drained}, "drained", "D", "set or unset the drained flag")
+	f.VarP(switchValue{&m.Offline}, "offline", "O", "set or unset the offline flag")
+	f.Var(switchValue{&m.MasterCapable}, "master-capable", "whether the node may become a master candidate")
+	f.Var(switchValue{&m.VMCapable}, "vm-capable", "whether the node may host instances")
+	f.BoolVar(&m.AutoPromote, "auto-promote", false, "promote other nodes to keep the candidate pool full")
+	f.BoolVarP(&m.Force, "force", "f", false, "as in Ganeti; nothing that is checked is overridden")
+	s.flags(cmd)
+	return cmd
+}
+
+// modified is the JSON of gnt-node modify.
+type modified struct {
+	Job         int64              `json:"job"`
+	Node        string             `json:"node"`
+	Changes     [][2]string        `json:"changes"` // flag, and True or False
+	Unreachable []wire.Unreachable `json:"unreachable"`
+}
+
+func (a *app) modify(ctx context.Context, s submission, node string, m wire.NodeModify) error {
+	id, state, ok, err := a.change(ctx, s, http.MethodPost, nodePath(node, "/modify"), m)
+	if !ok {
+		return err
+	}
+	out := modified{Job: id, Node: node, Changes: [][2]string{}, Unreachable: state.unreachable}
+	if len(state.result) > 0 {
+		if err := json.Unmarshal(state.result[0], &out.Changes); err != nil {
+			return fmt.Errorf("read the result of job %d: %w", id, err)
+		}
+	}
+	if a.asJSON {
+		return errors.Join(a.printJSON(out), err)
+	}
+	if len(out.Changes) > 0 {
+		fmt.Fprintf(a.out, "Modified node %s\n", node)
+	}
+	for _, c := range out.Changes {
+		fmt.Fprintf(a.out, " - %-5s -> %s\n", c[0], c[1])
+	}
+	return err
+}
+
+func (a *app) removeCommand() *cobra.Command {
+	var s submission
+	cmd := a.jsonFlag(&cobra.Command{
+		Use:   "remove NODE",
+		Short: "Remove a node from the cluster",
+		Long: `Removes a node: every other node refuses it from then on. The node itself need
+not be reachable; when it returns it is told, and cleans up.`,
+		Example: "  gnt-node remove node4",
+		Args:    exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, state, ok, err := a.change(cmd.Context(), s, http.MethodDelete, nodePath(args[0], ""), nil)
+			if ok && a.asJSON {
+				return errors.Join(a.printJSON(modified{id, args[0], [][2]string{}, state.unreachable}), err)
+			}
+			return err
+		},
+	})
+	s.flags(cmd)
+	return cmd
+}

@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"rolekey/masterd/rapi/wire"
+)
+
+// finding is an error or a warning that verify reported.
+type finding struct {
+	Level  string `json:"level"` // ERROR or WARNING
+	Code   string `json:"code"`
+	Object string `json:"object"` // such as node
+	Name   string `json:"name"`
+	Text   string `json:"text"`
+}
+
+// report is the JSON of gnt-cluster verify.
+type report struct {
+	Job      int64     `json:"job"`
+	OK       bool      `json:"ok"`
+	Errors   []finding `json:"errors"`
+	Warnings []finding `json:"warnings"`
+	Lines    []string  `json:"lines"`
+}
+
+var (
+	findingLine = regexp.MustCompile(`^\s*- (ERROR|WARNING):`)
+	parseable   = regexp.MustCompile(`^\s*- (ERROR|WARNING):([A-Z0-9_-]+):([^:]*):([^:]*):(.*)$`)
+)
+
+func (r *report) add(text string) {
+	r.Lines = append(r.Lines, text)
+	level := findingLine.FindStringSubmatch(text)
+	if level == nil {
+		return
+	}
+	f := finding{Level: level[1], Text: strings.TrimSpace(text)}
+	if m := parseable.FindStringSubmatch(text); m != nil {
+		f = finding{m[1], m[2], m[3], m[4], strings.TrimSpace(m[5])}
+	}
+	if f.Level == "ERROR" {
+		r.Errors = append(r.Errors, f)
+	} else {
+		r.Warnings = append(r.Warnings, f)
+	}
+}
+
+// fails reports whether a result says that errors were found.
+func (j *jobState) fails() bool {
+	for _, r := range j.result {
+		var ok bool
+		if json.Unmarshal(r, &ok) == nil && !ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	var body wire.Verify
+	cmd := a.jsonFlag(&cobra.Command{
+		Use:   "verify",
+		Short: "Check the whole cluster",
+		Long: `Compares maps, certificates, keys and files on all nodes, authenticates by real
+SSH, and attempts what must be refused. Exit code 1 means that an error was
+found.`,
+		Example: "  gnt-cluster verify\n  gnt-cluster verify --error-codes -I ENODETIME\n  gnt-cluster verify --json | jq '.errors[]'",
+		Args:    exactArgs(0),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.verify(cmd, body) },
+	})
+	f := cmd.Flags()
+	f.BoolVar(&body.ErrorCodes, "error-codes", false, "print errors in a form for programs")
+	f.StringArrayVarP(&body.IgnoreErrors, "ignore-errors", "I", []string{}, "report this code as a warning (repeatable)")
+	f.BoolVarP(&body.Verbose, "verbose", "v", false, "name each node that is checked")
+	return cmd
+}
+
+func (a *app) verify(cmd *cobra.Command, body wire.Verify) error {
+	body.ErrorCodes = body.ErrorCodes || a.asJSON
+	r := report{Errors: []finding{}, Warnings: []finding{}, Lines: []string{}}
+	if err := a.client.call(cmd.Context(), http.MethodPost, "/2/verify", body, &r.Job); err != nil {
+		return err
+	}
+	a.note("Submitted jobs %d\nWaiting for job %d ...", r.Job, r.Job)
+	state, err := a.await(cmd.Context(), r.Job, follower{
+		line: func(l wire.LogEntry) {
+			r.add(l.Text)
+			if !a.asJSON {
+				fmt.Fprintf(a.out, "%s %s\n", ctime(l.Time), l.Text)
+			}
+		},
+		progress: func(wire.Progress) {},
+	})
+	if err != nil {
+		return err
+	}
+	if err := state.failure(r.Job); err != nil {
+		return err
+	}
+	r.OK = len(r.Errors) == 0 && !state.fails()
+	if a.asJSON {
+		if err := a.printJSON(r); err != nil {
+			return err
+		}
+	}
+	if !r.OK {
+		return &exitError{ExitFailed, "1 job(s) failed while verifying the cluster."}
+	}
+	return nil
+}
