@@ -1,0 +1,120 @@
+package noded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/candmap"
+	"rolekey/rpc"
+)
+
+// Revoke implements candmap.Effects: it closes the sockets of all whose tier
+// changed, in both directions, and waits for their handlers in flight.
+func (m *member) Revoke(old, next *candmap.View) {
+	m.ssh.revoked(old, next)
+	if m.candidate(old) && !m.candidate(next) {
+		m.demoted.Store(true)
+	}
+	if m.server == nil {
+		return // the first map, before anything is served
+	}
+	err := m.server.Revoke(old, next)
+	m.undone.Store(err != nil)
+	if err != nil {
+		m.log.Error("calls of a revoked peer still run", zap.Error(err))
+	}
+	m.client.Recheck()
+}
+
+// Apply implements candmap.Effects: authorized_keys and masterd follow before
+// the map is acknowledged, and what is derived from it for convenience after.
+// The two do not wait for one another.
+func (m *member) Apply(ctx context.Context, next *candmap.View) error {
+	var wg sync.WaitGroup
+	var keysErr, masterdErr error
+	wg.Go(func() { keysErr = m.ssh.authorize(ctx, next, m.trust()) })
+	wg.Go(func() { masterdErr = m.tellMasterd(ctx, next) })
+	wg.Wait()
+	if keysErr != nil {
+		keysErr = fmt.Errorf("authorized_keys does not follow the map: %w", keysErr)
+	}
+	if err := m.ssh.derive(ctx, next); err != nil {
+		m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
+	}
+	return errors.Join(m.finishRevoke(next), keysErr, masterdErr)
+}
+
+// finishRevoke looks again for calls that outlived their revocation.
+func (m *member) finishRevoke(next *candmap.View) error {
+	if !m.undone.Load() {
+		return nil
+	}
+	if err := m.server.Revoke(nil, next); err != nil {
+		return err
+	}
+	m.undone.Store(false)
+	return nil
+}
+
+func (m *member) trust() trust {
+	return trust{fresh: m.keeper.Fresh(), last: m.keeper.Lease().Last()}
+}
+
+// sshRound bounds how long a change by hand in authorized_keys stays.
+const sshRound = time.Minute
+
+// maintainSSH renews the expiry of authorized keys while the map is fresh, and
+// puts right what others changed in our block.
+func (m *member) maintainSSH(ctx context.Context) error {
+	for {
+		news := m.news.wait()
+		v := m.keeper.View()
+		if v.Map != nil {
+			if err := m.ssh.authorize(ctx, v, m.trust()); err != nil && ctx.Err() == nil {
+				m.log.Warn("authorized_keys does not follow the map", zap.Error(err))
+			}
+			if err := m.ssh.derive(ctx, v); err != nil && ctx.Err() == nil {
+				m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
+			}
+		}
+		every := sshRound
+		if v.Map != nil {
+			every = min(every, v.Map.SSHLease()/8)
+		}
+		if err := pause(ctx, every, news); err != nil {
+			return err
+		}
+	}
+}
+
+// masterdRound is how often noded looks whether masterd was started anew.
+const masterdRound = time.Second
+
+// followMasterd tells masterd of everything that changes between deliveries:
+// beacons, freshness, and all of it to a masterd that was just started.
+func (m *member) followMasterd(ctx context.Context) error {
+	var told uint64
+	for {
+		news := m.news.wait()
+		serial, v := m.serial.Load(), m.keeper.View()
+		if v.Map != nil && (serial != told || m.masterd.untold(v)) {
+			if err := m.tellMasterd(ctx, v); err == nil {
+				told = serial
+			} else if ctx.Err() == nil {
+				m.log.Warn("masterd does not follow the map", zap.Error(err))
+			}
+		}
+		if err := pause(ctx, masterdRound, news); err != nil {
+			return err
+		}
+	}
+}
+
+func (m *member) tellMasterd(ctx context.Context, v *candmap.View) error {
+	return m.masterd.tell(ctx, v, func(full bool) rpc.LocalViewReply { return m.localView(v, full) })
+}

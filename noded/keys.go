@@ -1,0 +1,189 @@
+package noded
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/cluster"
+	"rolekey/internal/paths"
+	"rolekey/rpc"
+	"rolekey/sshkeys"
+)
+
+// keyDir is this node's own SSH key. It has one user at a time.
+type keyDir struct {
+	dir sshkeys.KeyDir
+	mu  *sync.Mutex
+}
+
+func newKeyDir(at paths.Layout) keyDir {
+	return keyDir{dir: sshkeys.KeyDir{Path: at.SSHDir()}, mu: new(sync.Mutex)}
+}
+
+func (k keyDir) ensure(node cluster.NodeID) (cluster.SSHKey, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, _, err := k.dir.Ensure(node)
+	return key, err
+}
+
+func (k keyDir) destroy() ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.dir.Destroy()
+}
+
+// load returns the public half, and whether any file of a key lies here.
+func (k keyDir) load() (key *cluster.SSHKey, present bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	found, err := k.dir.Present()
+	present = len(found) > 0 || err != nil
+	if pub, err := k.dir.Load(); err == nil {
+		key = &pub
+	}
+	return key, present
+}
+
+// createKey has this node's candidate keys in place: the SSH key here, the
+// others with masterd.
+func (m *member) createKey(ctx context.Context, q *rpc.Request) (any, error) {
+	var req rpc.KeyCreateRequest
+	if err := q.Decode(&req); err != nil {
+		return nil, err
+	}
+	if req.Incarnation != m.id.Incarnation {
+		return nil, cluster.Errorf(cluster.CodeConflict, "the order is for incarnation %d of this node, this is %d", req.Incarnation, m.id.Incarnation).
+			WithHint("the node was removed and added again: the order is from before that")
+	}
+	var keys rpc.CandidateKeys
+	err := rpc.Effect(ctx, func() (err error) {
+		keys, err = m.makeKeys(ctx, req)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return keys, nil
+}
+
+func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
+	keys, err := m.masterd.createKeys(ctx, rpc.LocalKeysRequest{
+		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Name: m.name(), Certificate: req.Certificate,
+	})
+	if err != nil || !wantsSSH(m.keeper.View()) {
+		return keys, err
+	}
+	key, err := m.keys.ensure(m.id.Node)
+	if err != nil {
+		return keys, err
+	}
+	keys.SSH = []cluster.SSHKey{key}
+	return keys, nil
+}
+
+// destroyKey destroys the keys of a node that is no candidate any more.
+func (m *member) destroyKey(ctx context.Context, q *rpc.Request) (any, error) {
+	var req struct{}
+	if err := q.Decode(&req); err != nil {
+		return nil, err
+	}
+	var reply rpc.KeyDestroyReply
+	err := rpc.Effect(ctx, func() (err error) {
+		if m.candidate(m.keeper.View()) {
+			return cluster.Errorf(cluster.CodeConflict, "the map still names this node as a candidate")
+		}
+		reply, err = m.destroyKeys(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// destroyKeys destroys the SSH key and all that masterd holds. One failure
+// does not spare the other.
+func (m *member) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
+	reply, err := destroyAll(ctx, m.keys, m.masterd)
+	if len(reply.Removed) > 0 {
+		m.log.Info("keys of the candidate role are destroyed", zap.Strings("files", reply.Removed))
+	}
+	return reply, err
+}
+
+func destroyAll(ctx context.Context, keys keyDir, masterd *localMasterd) (rpc.KeyDestroyReply, error) {
+	removed, sshErr := keys.destroy()
+	reply, err := masterd.destroyKeys(ctx)
+	reply.Removed = append(removed, reply.Removed...)
+	return reply, errors.Join(sshErr, err)
+}
+
+const (
+	// strayAge is how long keys may lie on a node that the map does not name:
+	// a promotion is under way for seconds, and interrupted ones are repeated.
+	strayAge = 10 * time.Minute
+	// sweepRound is how often noded looks for such keys, and sweepRetry how
+	// soon it tries again to destroy what it could not.
+	sweepRound = time.Minute
+	sweepRetry = 2 * time.Second
+)
+
+// sweepKeys destroys this node's keys when it loses the role, and those that
+// an interrupted promotion, or a crash before their destruction, left.
+func (m *member) sweepKeys(ctx context.Context) error {
+	for {
+		wait := sweepRound
+		if m.hasStrayKeys() {
+			reply, err := m.destroyKeys(ctx)
+			if err == nil && len(reply.Problems) == 0 {
+				m.demoted.Store(false)
+			} else if ctx.Err() == nil {
+				wait = sweepRetry
+				m.log.Warn("keys of the lost role are not destroyed yet", zap.Strings("problems", reply.Problems), zap.Error(err))
+			}
+		}
+		if err := pause(ctx, wait, m.sweepNow); err != nil {
+			return err
+		}
+	}
+}
+
+// hasStrayKeys goes by a map that is fresh, unless this run has seen the role
+// go: a stale one may not tell of a promotion.
+func (m *member) hasStrayKeys() bool {
+	v := m.keeper.View()
+	switch {
+	case v.Map == nil:
+		return false
+	case m.candidate(v):
+		m.demoted.Store(false)
+		return false
+	case m.demoted.Load():
+		return true
+	default:
+		return m.keeper.Fresh() && m.oldKeys(m.cfg.now().Add(-strayAge))
+	}
+}
+
+// oldKeys reports whether there are keys, all of them older than the time.
+func (m *member) oldKeys(than time.Time) bool {
+	found := false
+	for _, p := range append(m.masterd.keyFiles(), m.keys.dir.PrivateFile()) {
+		info, err := os.Lstat(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil || info.ModTime().After(than) {
+			return false
+		}
+		found = true
+	}
+	return found
+}

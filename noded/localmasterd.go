@@ -1,0 +1,194 @@
+package noded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/internal/atomicfile"
+	"rolekey/internal/paths"
+	"rolekey/rpc"
+)
+
+const (
+	masterdTell = time.Second      // a map's acknowledgement waits no longer
+	masterdWork = 30 * time.Second // founding a cluster, making keys
+)
+
+// localMasterd is masterd on this machine, which may not be running.
+type localMasterd struct {
+	at     paths.Layout
+	client *rpc.LocalClient
+
+	mu   sync.Mutex
+	told told
+}
+
+// told is what masterd was told last, and which run of it.
+type told struct {
+	socket fileID
+	view   *candmap.View
+}
+
+type fileID struct {
+	dev, ino uint64
+	sec, ns  int64
+}
+
+func newLocalMasterd(at paths.Layout) *localMasterd {
+	dial := func(ctx context.Context) (net.Conn, error) { return paths.DialUnix(ctx, at.MasterdSock()) }
+	return &localMasterd{at: at, client: rpc.NewLocalClient(dial)}
+}
+
+// absent reports whether an error of a call means that masterd does not run.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// running fails, with a hint, if masterd does not answer.
+func (l *localMasterd) running(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := l.keys(ctx)
+	return l.explain(err)
+}
+
+func (l *localMasterd) explain(err error) error {
+	if err == nil || !absent(err) {
+		return err
+	}
+	return cluster.Errorf(cluster.CodeUnavailable, "masterd does not run on this node").
+		WithHint("start it, with systemctl start rolekey-masterd, and run the command again")
+}
+
+func (l *localMasterd) keys(ctx context.Context) (rpc.LocalKeysReply, error) {
+	var reply rpc.LocalKeysReply
+	err := l.client.Do(ctx, http.MethodGet, rpc.LocalKeysState, nil, &reply)
+	return reply, err
+}
+
+func (l *localMasterd) bootstrap(ctx context.Context, r rpc.BootstrapRequest) (rpc.BootstrapReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, masterdWork)
+	defer cancel()
+	var reply rpc.BootstrapReply
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalBootstrap, r, &reply)
+	return reply, l.explain(err)
+}
+
+func (l *localMasterd) createKeys(ctx context.Context, r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
+	ctx, cancel := context.WithTimeout(ctx, masterdWork)
+	defer cancel()
+	var keys rpc.CandidateKeys
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalKeysCreate, r, &keys)
+	return keys, l.explain(err)
+}
+
+// destroyKeys has masterd destroy its keys. If it does not run, noded removes
+// the files itself: it must not depend on masterd that a lost role loses its
+// keys.
+func (l *localMasterd) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, masterdWork)
+	defer cancel()
+	var reply rpc.KeyDestroyReply
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalKeysDestroy, struct{}{}, &reply)
+	if absent(err) {
+		return l.removeKeys()
+	}
+	return reply, err
+}
+
+func (l *localMasterd) keyFiles() []string {
+	return []string{
+		l.at.SigningKey(), l.at.CandidateKey(), l.at.Keyring(), l.at.CandidateCert(), l.at.RaftDB(), l.at.SnapshotDir(),
+	}
+}
+
+func (l *localMasterd) removeKeys() (rpc.KeyDestroyReply, error) {
+	var reply rpc.KeyDestroyReply
+	for _, p := range l.keyFiles() {
+		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.RemoveAll(p); err != nil {
+			reply.Problems = append(reply.Problems, err.Error())
+			continue
+		}
+		reply.Removed = append(reply.Removed, p)
+	}
+	if err := atomicfile.SyncDir(l.at.MasterdDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return reply, err
+	}
+	return reply, nil
+}
+
+// tell gives masterd the view; it returns when masterd enforces it. A masterd
+// that does not run enforces nothing, and is told when it starts. Roster and
+// chain go with the view unless this run of masterd has confirmed it before.
+func (l *localMasterd) tell(ctx context.Context, v *candmap.View, reply func(full bool) rpc.LocalViewReply) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, masterdTell)
+	defer cancel()
+	socket, ok := l.socket()
+	if !ok {
+		l.told = told{}
+		return nil
+	}
+	now := told{socket, v}
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, reply(now != l.told), nil)
+	switch {
+	case err == nil:
+		l.told = now
+		return nil
+	case absent(err):
+		l.told = told{}
+		return nil
+	default:
+		l.told = told{}
+		return fmt.Errorf("masterd on this node did not confirm the map: %w", err)
+	}
+}
+
+// untold reports whether masterd has not confirmed this view, or was started
+// anew since.
+func (l *localMasterd) untold(v *candmap.View) bool {
+	socket, ok := l.socket()
+	if !ok {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.told != told{socket, v}
+}
+
+// forget makes masterd forget the cluster.
+func (l *localMasterd) forget(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, masterdWork)
+	defer cancel()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = told{}
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, rpc.LocalViewReply{}, nil)
+	if absent(err) {
+		return nil
+	}
+	return err
+}
+
+// socket identifies one run of masterd: each makes its socket anew.
+func (l *localMasterd) socket() (fileID, bool) {
+	var st syscall.Stat_t
+	if err := syscall.Lstat(l.at.MasterdSock(), &st); err != nil {
+		return fileID{}, false
+	}
+	return fileID{uint64(st.Dev), st.Ino, st.Ctim.Sec, st.Ctim.Nsec}, true
+}

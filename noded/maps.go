@@ -1,0 +1,107 @@
+package noded
+
+import (
+	"context"
+	"errors"
+
+	"go.uber.org/zap"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/internal/buildinfo"
+	"rolekey/rpc"
+)
+
+// features is the highest feature_level that this program knows.
+const features = 1
+
+func (m *member) serveVersion(context.Context, *rpc.Request) (any, error) {
+	return rpc.VersionReply{Software: buildinfo.Version(), Features: features, Daemon: "noded"}, nil
+}
+
+func (m *member) serveHealth(context.Context, *rpc.Request) (any, error) {
+	v := m.keeper.View()
+	return rpc.HealthReply{OK: v.Map != nil, Version: v.At(), Fresh: m.keeper.Fresh()}, nil
+}
+
+// putMap takes maps from anybody: they prove themselves. What leads on is
+// enforced even if the call as a whole fails.
+func (m *member) putMap(ctx context.Context, q *rpc.Request) (any, error) {
+	var d rpc.MapDelivery
+	if err := q.Decode(&d); err != nil {
+		return nil, err
+	}
+	ack, err := m.keeper.Deliver(ctx, d.Maps, d.Docs)
+	if err != nil {
+		return nil, err
+	}
+	return m.ack(ack), nil
+}
+
+// putBeacon takes a beacon from anybody. One that is older than what was heard
+// is no news, and acknowledged all the same.
+func (m *member) putBeacon(_ context.Context, q *rpc.Request) (any, error) {
+	var env candmap.Envelope
+	if err := q.Decode(&env); err != nil {
+		return nil, err
+	}
+	news, err := m.keeper.DeliverBeacon(env)
+	if err != nil {
+		return nil, err
+	}
+	if news {
+		m.refused.Store(false)
+		m.changed()
+	}
+	// An empty delivery changes nothing, and tells what is held.
+	ack, err := m.keeper.Deliver(context.Background(), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return m.ack(ack), nil
+}
+
+// ack adds to the keeper's acknowledgement when trust ends.
+func (m *member) ack(a candmap.Ack) rpc.MapAck {
+	r := rpc.MapAck{
+		Node: m.id.Node, Version: a.Version, Hash: a.Hash, Durable: a.Durable, Fresh: a.Fresh,
+		SSHUntil: m.ssh.expires(), Missing: a.Missing, Problems: a.Problems,
+	}
+	if v := m.keeper.View(); v.Map != nil {
+		r.LeaseUntil = m.keeper.Lease().Until(v.Map.Lease())
+	}
+	return r
+}
+
+func (m *member) getMap(_ context.Context, q *rpc.Request) (any, error) {
+	from, err := cluster.ParseVersion(q.Arg())
+	if err != nil {
+		return nil, cluster.Errorf(cluster.CodeBadFormat, "%v", err)
+	}
+	pull := rpc.MapPull{Maps: m.keeper.Since(from)}
+	if b, ok := m.keeper.Beacon(); ok {
+		pull.Beacon = &b
+	}
+	return pull, nil
+}
+
+func (m *member) getRoster(_ context.Context, q *rpc.Request) (any, error) {
+	want, err := cluster.ParseDigest(q.Arg())
+	if err != nil {
+		return nil, cluster.Errorf(cluster.CodeBadFormat, "%v", err)
+	}
+	if r := m.keeper.View().Roster; r != nil {
+		if doc := r.Docs()[want]; doc != nil {
+			return doc, nil
+		}
+	}
+	return nil, cluster.Errorf(cluster.CodeNotFound, "this node has no roster document %s", want.Short())
+}
+
+// logRefusal reports documents from a candidate that did not verify.
+func (m *member) logRefusal(from cluster.NodeID, what string, err error) {
+	if err == nil || errors.Is(err, candmap.ErrKnown) || cluster.CodeOf(err) == cluster.CodeMapOlder {
+		return
+	}
+	m.log.Warn("pulled document is refused", zap.Stringer("from", from), zap.String("what", what), zap.Error(err))
+}

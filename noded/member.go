@@ -1,0 +1,267 @@
+package noded
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/internal/task"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+// member is this machine's life as a node of a cluster: all that runs while it
+// has an identity.
+type member struct {
+	cfg     *Config
+	log     *zap.Logger
+	id      identity
+	roots   *pki.Roots
+	keeper  *candmap.Keeper
+	server  *rpc.Server
+	client  *rpc.Client
+	ssh     *sshFiles
+	keys    keyDir
+	masterd *localMasterd
+	certs   map[string]*liveCert
+	terms   *terms
+
+	news     bell // view, beacon or freshness changed
+	pullNow  chan struct{}
+	sweepNow chan struct{} // keys may have to be destroyed
+	demoted  atomic.Bool   // a newer map took the candidate role in this run
+	refused  atomic.Bool   // candidates say that this node is not in the roster
+	told     atomic.Bool   // that the node is removed has been logged
+	undone   atomic.Bool   // calls of a revoked peer still ran at the last look
+	serial   atomic.Uint64
+}
+
+// liveCert is a certificate in use, which renewal replaces.
+type liveCert struct {
+	files pki.Files
+	pair  atomic.Pointer[pki.Pair]
+}
+
+func openCert(dir, name string) (*liveCert, error) {
+	c := &liveCert{files: pki.Files{Dir: dir, Name: name}}
+	return c, c.reload()
+}
+
+func (c *liveCert) reload() error {
+	p, err := c.files.Load()
+	if err != nil {
+		return err
+	}
+	c.pair.Store(&p)
+	return nil
+}
+
+func (c *liveCert) tls() (*tls.Certificate, error) {
+	t := c.pair.Load().TLS()
+	return &t, nil
+}
+
+func (c *liveCert) identity() (pki.Identity, error) { return pki.Identify(c.pair.Load().Cert) }
+
+// newMember opens what the node folder holds and listens. Close, or run, ends
+// it.
+func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
+	m := &member{
+		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, keys: d.keys, certs: map[string]*liveCert{},
+		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1),
+	}
+	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.bindAddress(), finder: d.ssh, log: d.log, now: d.cfg.now}
+	dir := d.cfg.Paths.NodeDir()
+	text, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		return nil, fmt.Errorf("read CA: %w", err)
+	}
+	if m.roots, err = pki.ParseRoots(text); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{serverPair, identityPair} {
+		if m.certs[name], err = openCert(dir, name); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.openKeeper(); err != nil {
+		return nil, err
+	}
+	return m, m.open(ctx, dir)
+}
+
+func (m *member) openKeeper() error {
+	store, err := candmap.NewFileStore(m.cfg.Paths.MapDir())
+	if err != nil {
+		return err
+	}
+	m.keeper, err = candmap.NewKeeper(candmap.KeeperConfig{
+		Cluster: m.id.Cluster, Store: store, Clocks: m.cfg.clocks(), Effects: m, Log: m.log.Named("map"),
+		OnChange: func(*candmap.View) { m.changed() },
+		OnStale:  func(bool) { m.changed() },
+		OnFork:   func(f *candmap.ForkError) { m.log.Error("attack: two signed maps of one version", zap.Error(f)) },
+	})
+	return err
+}
+
+// open makes client and server. What it opened before an error is closed.
+func (m *member) open(ctx context.Context, dir string) error {
+	var err error
+	if m.terms, err = openTerms(dir); err != nil {
+		return err
+	}
+	roots := func() *pki.Roots { return m.roots }
+	m.client, err = rpc.NewClient(rpc.ClientConfig{
+		Certificate: m.certs[identityPair].tls, Roots: roots, View: m.keeper.View, LocalAddr: m.bindAddress(), Log: m.log,
+	})
+	if err != nil {
+		return err
+	}
+	listeners, err := listen(ctx, m.cfg.Addresses, m.id.Ports.Noded)
+	if err != nil {
+		return errors.Join(err, m.client.Close())
+	}
+	m.server, err = rpc.NewServer(rpc.ServerConfig{
+		Listeners: listeners, Certificate: m.certs[serverPair].tls, Roots: roots, View: m.keeper.View, Fresh: m.keeper.Fresh,
+		Terms: m.terms, Log: m.log, Node: m.name,
+	})
+	if err != nil {
+		return errors.Join(err, m.client.Close())
+	}
+	m.routes()
+	return nil
+}
+
+// listen opens the RPC port on the given addresses, or on all.
+func listen(ctx context.Context, addrs []netip.Addr, port uint16) ([]net.Listener, error) {
+	if len(addrs) == 0 {
+		list, err := rpc.Listen(ctx, []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), port)})
+		if err == nil {
+			return list, nil
+		}
+		addrs = []netip.Addr{netip.IPv4Unspecified()} // a machine without IPv6
+	}
+	var at []netip.AddrPort
+	for _, a := range addrs {
+		at = append(at, netip.AddrPortFrom(a, port))
+	}
+	return rpc.Listen(ctx, at)
+}
+
+// run serves until ctx ends.
+func (m *member) run(ctx context.Context) error {
+	g := task.New(ctx)
+	g.Go("rpc", m.server.Run)
+	g.Go("map", m.keeper.Run)
+	g.Go("ssh", m.maintainSSH)
+	g.Go("masterd", m.followMasterd)
+	g.Go("pull", m.pull)
+	g.Go("keys", m.sweepKeys)
+	g.Go("renewal", m.renew)
+	return errors.Join(g.Wait(), m.close())
+}
+
+func (m *member) close() error { return errors.Join(m.server.Close(), m.client.Close()) }
+
+// bindAddress is where this node calls from.
+func (m *member) bindAddress() netip.Addr {
+	if a := m.cfg.bindAddress(); a.IsValid() {
+		return a
+	}
+	return netip.Addr{}
+}
+
+// self is this node in the roster in force, or nil.
+func (m *member) self() *candmap.RosterNode {
+	if r := m.keeper.View().Roster; r != nil {
+		return r.Node(m.id.Node)
+	}
+	return nil
+}
+
+// name is what this node is called now.
+func (m *member) name() cluster.Name {
+	if n := m.self(); n != nil {
+		return n.Name
+	}
+	return m.id.Name
+}
+
+// candidate reports whether the map names this node.
+func (m *member) candidate(v *candmap.View) bool {
+	return v.Map != nil && v.Map.Candidate(m.id.Node) != nil
+}
+
+// removed reports whether this node is no longer in the cluster, as far as it
+// can tell.
+func (m *member) removed() bool {
+	v := m.keeper.View()
+	return v.Complete() && v.Roster.Node(m.id.Node) == nil || m.refused.Load()
+}
+
+// changed tells all who wait for news.
+func (m *member) changed() {
+	m.serial.Add(1)
+	m.news.ring()
+	poke(m.pullNow)
+	poke(m.sweepNow)
+}
+
+// poke wakes a loop that may be busy.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// pause waits, unless c wakes it or ctx ends, which is an error.
+func pause(ctx context.Context, d time.Duration, c <-chan struct{}) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-c:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// bell wakes any number of waiters at once.
+type bell struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// wait returns a channel that closes at the next ring.
+func (b *bell) wait() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch == nil {
+		b.ch = make(chan struct{})
+	}
+	return b.ch
+}
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch != nil {
+		close(b.ch)
+		b.ch = nil
+	}
+}

@@ -1,0 +1,220 @@
+package noded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/cluster"
+	"rolekey/internal/paths"
+	"rolekey/internal/task"
+	"rolekey/rpc"
+)
+
+// retryStart is how long a member waits that could not start.
+const retryStart = time.Second
+
+// Daemon is noded. Without an identity it only serves its socket.
+type Daemon struct {
+	cfg     Config
+	log     *zap.Logger
+	ssh     *sshFinder
+	keys    keyDir
+	masterd *localMasterd
+
+	// turn is held by whoever changes what this node belongs to.
+	turn chan struct{}
+
+	mu      sync.Mutex
+	member  *running // nil: in no cluster, or not started
+	problem error    // why it is not started
+	phase   string   // "initializing" or "joining" while that is under way
+	changed bell     // member or problem changed
+
+	starting sync.Mutex  // a member is being started
+	leaving  atomic.Bool // none is to be
+	wake     chan struct{}
+
+	crash func(step string) error // nil, or a test's failure before a step
+}
+
+// running is a member and the end of its run.
+type running struct {
+	*member
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// New makes a daemon; Run runs it once.
+func New(cfg Config) (*Daemon, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, fmt.Errorf("configure noded: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = zap.NewNop()
+	}
+	d := &Daemon{cfg: cfg, log: cfg.Log, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	d.ssh = &sshFinder{cfg: &d.cfg, log: d.log}
+	d.keys, d.masterd = newKeyDir(cfg.Paths), newLocalMasterd(cfg.Paths)
+	return d, nil
+}
+
+// Run serves until ctx ends. Ready is called when the socket answers and, on a
+// node of a cluster, the first attempt to serve it has been made.
+func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	defer d.masterd.client.Close()
+	for _, dir := range []string{d.cfg.Paths.StateDir(), d.cfg.Paths.RunDir()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("make folder: %w", err)
+		}
+	}
+	l, err := paths.ListenUnix(d.cfg.Paths.NodedSock(), 0o600)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	g := task.New(ctx)
+	g.Go("member", func(ctx context.Context) error { return d.follow(ctx, ready) })
+	g.Go("socket", func(ctx context.Context) error { return rpc.ServeLocal(ctx, l, d.localRoutes()) })
+	return g.Wait()
+}
+
+// follow runs the member as long as there is an identity. A member that fails
+// is started again: nothing else on this machine enforces revocations.
+func (d *Daemon) follow(ctx context.Context, ready func()) error {
+	for {
+		err := d.live(ctx, ready)
+		ready = func() {}
+		if ctx.Err() != nil {
+			return err
+		}
+		wait := time.Duration(1<<63 - 1) // for d.wake
+		if err != nil {
+			d.log.Error("this node does not take part in its cluster; trying again", zap.Error(err))
+			wait = retryStart
+		}
+		d.set(nil, err)
+		if err := pause(ctx, wait, d.wake); err != nil {
+			return err
+		}
+	}
+}
+
+// live runs one member; nil without an identity, or when it was stopped.
+func (d *Daemon) live(ctx context.Context, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r, err := d.start(ctx, cancel)
+	ready()
+	if r == nil {
+		return err
+	}
+	defer close(r.ended)
+	err = r.run(ctx)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	d.set(nil, err)
+	return err
+}
+
+// start makes a member of the identity on disk; nil if there is none, or if
+// that is about to be removed.
+func (d *Daemon) start(ctx context.Context, stop context.CancelFunc) (*running, error) {
+	d.starting.Lock()
+	defer d.starting.Unlock()
+	if d.leaving.Load() {
+		return nil, nil
+	}
+	id, err := readIdentity(d.cfg.Paths.NodeDir())
+	if err != nil || id == nil {
+		return nil, err
+	}
+	m, err := d.newMember(ctx, *id)
+	if err != nil {
+		return nil, fmt.Errorf("start as %s: %w", id.Name, err)
+	}
+	r := &running{member: m, stop: stop, ended: make(chan struct{})}
+	d.set(r, nil)
+	return r, nil
+}
+
+func (d *Daemon) set(r *running, problem error) {
+	d.mu.Lock()
+	d.member, d.problem = r, problem
+	d.mu.Unlock()
+	d.changed.ring()
+}
+
+// current returns the member that runs, or nil.
+func (d *Daemon) current() *running {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.member
+}
+
+// startUp has the member of a new identity started, and waits for it.
+func (d *Daemon) startUp(ctx context.Context) (*running, error) {
+	poke(d.wake)
+	for {
+		changed := d.changed.wait()
+		d.mu.Lock()
+		m, problem := d.member, d.problem
+		d.mu.Unlock()
+		if m != nil {
+			return m, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), problem)
+		}
+	}
+}
+
+// shutDown ends the member, if one runs, waits for its end, and keeps it from
+// being started again until resume is called.
+func (d *Daemon) shutDown() (resume func()) {
+	d.leaving.Store(true)
+	d.starting.Lock() // whoever starts one now does not see the order
+	m := d.current()
+	d.starting.Unlock()
+	if m != nil {
+		m.stop()
+		<-m.ended
+	}
+	return func() {
+		d.leaving.Store(false)
+		poke(d.wake)
+	}
+}
+
+// begin takes the turn to change what this node belongs to.
+func (d *Daemon) begin(phase string) (end func(), err error) {
+	select {
+	case d.turn <- struct{}{}:
+	default:
+		return nil, cluster.Errorf(cluster.CodeBusy, "another init, join or leave is under way on this node")
+	}
+	d.setPhase(phase)
+	return func() { d.setPhase(""); <-d.turn }, nil
+}
+
+func (d *Daemon) setPhase(phase string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.phase = phase
+}
+
+// step is where tests make a crash.
+func (d *Daemon) step(name string) error {
+	if d.crash == nil {
+		return nil
+	}
+	return d.crash(name)
+}

@@ -1,0 +1,128 @@
+package noded
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rolekey/cluster"
+	"rolekey/internal/atomicfile"
+	"rolekey/pki"
+	"rolekey/rpc"
+)
+
+// Pauses of the renewal.
+const (
+	renewFirst = 100 * time.Millisecond // retries double from here
+	renewRetry = time.Minute
+	renewRound = 24 * time.Hour
+)
+
+// renew renews this node's certificates when they are due, and tells the
+// keyserver of a new node's first contact, which spends its admission record.
+func (m *member) renew(ctx context.Context) error {
+	wait := renewFirst
+	for {
+		next, err := m.renewDue(ctx)
+		if err != nil && ctx.Err() == nil {
+			m.log.Info("certificates are not renewed yet", zap.Error(err))
+			next, wait = wait, min(2*wait, renewRetry)
+		} else {
+			wait = renewFirst
+		}
+		if err := pause(ctx, next, nil); err != nil {
+			return err
+		}
+	}
+}
+
+// renewDue does what is due and returns when to look again.
+func (m *member) renewDue(ctx context.Context) (time.Duration, error) {
+	contact := filepath.Join(m.cfg.Paths.NodeDir(), contactFile)
+	if exists(contact) {
+		if _, err := m.askCertificate(ctx, rpc.CertificateRequest{}); err != nil {
+			return 0, fmt.Errorf("report first contact: %w", err)
+		}
+		if err := atomicfile.Remove(contact); err != nil {
+			return 0, err
+		}
+		m.log.Info("this node has joined", zap.Stringer("cluster", m.id.Cluster))
+	}
+	next := renewRound
+	for name, kind := range map[string]string{serverPair: "server", identityPair: "identity"} {
+		id, err := m.certs[name].identity()
+		if err != nil {
+			return 0, err
+		}
+		if left := id.RenewAt().Sub(m.cfg.now()); left > 0 {
+			next = min(next, left)
+			continue
+		}
+		if err := m.renewOne(ctx, m.certs[name], kind, id); err != nil {
+			return 0, fmt.Errorf("renew %s certificate: %w", kind, err)
+		}
+	}
+	return next, nil
+}
+
+// renewOne replaces one certificate. The roster lists the new key before the
+// master answers, so it can be used at once.
+func (m *member) renewOne(ctx context.Context, c *liveCert, kind string, old pki.Identity) error {
+	key, err := c.files.Prepare()
+	if err != nil {
+		return err
+	}
+	req, err := csrOf(key)
+	if err != nil {
+		return err
+	}
+	der, err := m.askCertificate(ctx, rpc.CertificateRequest{Kind: kind, CSR: req.der})
+	if err != nil {
+		return err
+	}
+	cert, err := pki.ParseCertDER(der)
+	if err != nil {
+		return err
+	}
+	id, err := pki.VerifyChain(m.roots, []*x509.Certificate{cert}, old.Kind, m.cfg.now())
+	switch {
+	case err != nil:
+		return err
+	case id.Node != m.id.Node || id.Pin != req.pin:
+		return cluster.Errorf(cluster.CodeIdentityMismatch, "the master issued a certificate for another node or key")
+	}
+	if err := c.files.Install(cert); err != nil {
+		return err
+	}
+	m.log.Info("certificate renewed", zap.String("kind", kind), zap.Time("not_after", id.NotAfter))
+	return c.reload()
+}
+
+// askCertificate calls the master's masterd, and keeps the gossip key that
+// comes with every answer.
+func (m *member) askCertificate(ctx context.Context, req rpc.CertificateRequest) ([]byte, error) {
+	v := m.keeper.View()
+	if v.Map == nil || v.Map.Master.IsZero() {
+		return nil, errors.New("no master is known")
+	}
+	var reply rpc.CertificateReply
+	if err := m.client.Call(ctx, masterdOf(v.Map.Master), rpc.MethodCertificate, "", req, &reply); err != nil {
+		return nil, err
+	}
+	return reply.Certificate, m.keepGossip(reply.Gossip)
+}
+
+func (m *member) keepGossip(key []byte) error {
+	path := filepath.Join(m.cfg.Paths.NodeDir(), gossipFile)
+	have, err := readSmall(path)
+	if err != nil || len(key) == 0 || bytes.Equal(have, key) {
+		return err
+	}
+	return atomicfile.Write(path, key, atomicfile.Durable(0o600))
+}

@@ -1,0 +1,32 @@
+package noded
+
+import (
+	"net/http"
+
+	"rolekey/rpc"
+)
+
+// routes registers all methods of noded.
+func (m *member) routes() {
+	m.server.Handle(rpc.MethodVersion, m.serveVersion)
+	m.server.Handle(rpc.MethodHealth, m.serveHealth)
+	m.server.Handle(rpc.MethodMapPut, m.putMap)
+	m.server.Handle(rpc.MethodBeaconPut, m.putBeacon)
+	m.server.Handle(rpc.MethodMapGet, m.getMap)
+	m.server.Handle(rpc.MethodRosterGet, m.getRoster)
+	m.server.Handle(rpc.MethodState, m.serveState)
+	m.server.Handle(rpc.MethodKeyCreate, m.createKey)
+	m.server.Handle(rpc.MethodKeyDestroy, m.destroyKey)
+	m.server.Handle(rpc.MethodSSHProbe, m.probeSSH)
+}
+
+// localRoutes are the calls on noded's socket, for local root and masterd.
+func (d *Daemon) localRoutes() http.Handler {
+	mux := http.NewServeMux()
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalInit, d.serveInit)
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalJoin, d.serveJoin)
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalLeave, d.serveLeave)
+	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalStatus, d.serveStatus)
+	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalView, d.serveView)
+	return mux
+}

@@ -1,0 +1,145 @@
+package noded
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"rolekey/cluster"
+	"rolekey/rpc"
+)
+
+const (
+	probesAtOnce = 8
+	probeTime    = 5 * time.Second
+)
+
+// probeSSH logs in to the targets' sshd with this node's own key, as root's ssh
+// would, and opens no session: verify wants to see that it works, or that it
+// does not.
+func (m *member) probeSSH(ctx context.Context, q *rpc.Request) (any, error) {
+	var req rpc.SSHProbeRequest
+	if err := q.Decode(&req); err != nil {
+		return nil, err
+	}
+	signer, err := m.signer()
+	if err != nil {
+		return nil, cluster.Errorf(cluster.CodeNotFound, "this node has no SSH key to log in with: %v", err)
+	}
+	set, err := m.ssh.finder.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := rpc.SSHProbeReply{Results: make([]rpc.SSHProbeResult, len(req.Targets))}
+	slots := make(chan struct{}, probesAtOnce)
+	var wg sync.WaitGroup
+	for i, t := range req.Targets {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			reply.Results[i] = rpc.SSHProbeResult{Node: t.Node}
+			if err := probe(ctx, t, set.account.Name, signer, m.bindAddress()); err != nil {
+				reply.Results[i].Error = err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	return reply, nil
+}
+
+func (m *member) signer() (ssh.Signer, error) {
+	m.keys.mu.Lock()
+	defer m.keys.mu.Unlock()
+	text, err := readSmall(m.keys.dir.PrivateFile())
+	if err != nil {
+		return nil, err
+	}
+	if text == nil {
+		return nil, errors.New("there is none")
+	}
+	defer clear(text)
+	signer, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		return nil, errors.New("it cannot be read") // the parser's text could quote the key
+	}
+	return signer, nil
+}
+
+// probe authenticates to one sshd, which must show one of the host keys that
+// the roster lists.
+func probe(ctx context.Context, t rpc.SSHTarget, user string, signer ssh.Signer, from netip.Addr) error {
+	if len(t.Keys) == 0 {
+		return errors.New("the roster holds no host key of it")
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	to := netip.AddrPortFrom(t.Address, t.Port)
+	var d net.Dialer
+	if from.IsValid() && from.Is4() == t.Address.Is4() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
+	}
+	raw, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer raw.Close()
+	if end, ok := ctx.Deadline(); ok {
+		if err := raw.SetDeadline(end); err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+	}
+	conn, _, _, err := ssh.NewClientConn(raw, to.String(), clientConfig(t, user, signer))
+	if err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	return conn.Close()
+}
+
+func clientConfig(t rpc.SSHTarget, user string, signer ssh.Signer) *ssh.ClientConfig {
+	return &ssh.ClientConfig{
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyAlgorithms: algorithms(t.Keys),
+		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
+			for _, k := range t.Keys {
+				if bytes.Equal(key.Marshal(), k.Blob) {
+					return nil
+				}
+			}
+			return fmt.Errorf("its host key %s is not in the roster", ssh.FingerprintSHA256(key))
+		},
+	}
+}
+
+// algorithms are those by which a server can prove one of the keys, so that it
+// does not choose a key that nobody knows.
+func algorithms(keys []cluster.SSHKey) []string {
+	var list []string
+	for _, k := range keys {
+		if k.Type == ssh.KeyAlgoRSA {
+			list = append(list, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256)
+		} else {
+			list = append(list, k.Type)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+func trimLine(l string) string { return strings.TrimSpace(l) }
+
+// keyOfLine reads the key of one line of authorized_keys.
+func keyOfLine(line string) (cluster.SSHKey, bool) {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil {
+		return cluster.SSHKey{}, false
+	}
+	return cluster.SSHKey{Type: key.Type(), Blob: key.Marshal()}, true
+}

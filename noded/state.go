@@ -1,0 +1,112 @@
+package noded
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/internal/buildinfo"
+	"rolekey/rpc"
+	"rolekey/sshkeys"
+)
+
+// serveState tells a candidate what verify compares.
+func (m *member) serveState(ctx context.Context, _ *rpc.Request) (any, error) {
+	v := m.keeper.View()
+	s := rpc.NodeState{
+		Node: m.id.Node, Name: m.name(), Software: buildinfo.Version(), Time: m.cfg.now().UTC(),
+		Version: v.At(), Fresh: m.keeper.Fresh(), Forks: m.keeper.Forks(), Refusals: m.server.Refusals(),
+		SSHSetup: wantsSSH(v), SSHUntil: m.ssh.expires(),
+	}
+	if v.Map != nil {
+		s.Hash, s.LeaseSeconds, s.Policy = v.Map.Hash, v.Map.LeaseSeconds, v.Map.Policy
+		s.LeaseUntil = m.keeper.Lease().Until(v.Map.Lease())
+	}
+	if v.Roster != nil {
+		s.Roster = v.Roster.Hash()
+	}
+	m.stateOfCerts(&s)
+	m.stateOfKeys(ctx, &s)
+	m.ssh.state(ctx, v, &s)
+	return s, nil
+}
+
+func (m *member) stateOfCerts(s *rpc.NodeState) {
+	if id, err := m.certs[serverPair].identity(); err == nil {
+		s.Server, s.ServerEnds = id.Pin, id.NotAfter
+	}
+	if id, err := m.certs[identityPair].identity(); err == nil {
+		s.Identity, s.IdentityEnds = id.Pin, id.NotAfter
+	}
+}
+
+func (m *member) stateOfKeys(ctx context.Context, s *rpc.NodeState) {
+	s.PublicKey, s.PrivateKey = m.keys.load()
+	ctx, cancel := context.WithTimeout(ctx, masterdTell)
+	defer cancel()
+	held, err := m.masterd.keys(ctx)
+	if err != nil {
+		// Without masterd its files still tell.
+		s.MasterKeys = m.oldKeys(farFuture)
+		return
+	}
+	s.MasterKeys, s.Client = held.Present, held.Client
+}
+
+// farFuture is later than any file.
+var farFuture = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// state tells what authorized_keys really holds.
+func (s *sshFiles) state(ctx context.Context, v *candmap.View, out *rpc.NodeState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.problem != nil {
+		out.BlockProblems = append(out.BlockProblems, s.problem.Error())
+	}
+	out.BlockProblems = append(out.BlockProblems, s.report.Unsafe...)
+	set, err := s.finder.get(ctx)
+	if err != nil || v.Map == nil {
+		return
+	}
+	text, err := readSmall(set.authorized.Path)
+	if err != nil {
+		out.BlockProblems = append(out.BlockProblems, err.Error())
+		return
+	}
+	out.Authorized = blockKeys(string(text), s.self.Cluster)
+	block, err := sshkeys.AuthorizedBlock(v.Map.Cluster, authorized(v.Map.Map), farFuture.AddDate(-10, 0, 0), set.options)
+	if block.Cluster().IsZero() || err != nil {
+		return
+	}
+	block.Former = s.former
+	_, report, err := sshkeys.Splice(text, block)
+	if err != nil {
+		return
+	}
+	for _, f := range report.Foreign {
+		if print := sshkeys.Fingerprint(f.Key); !slices.Contains(out.Foreign, print) {
+			out.Foreign = append(out.Foreign, print)
+		}
+	}
+}
+
+// blockKeys reads the keys of the managed block as sshd would.
+func blockKeys(text string, id cluster.UUID) []cluster.SSHKey {
+	var keys []cluster.SSHKey
+	inside := false
+	for _, l := range lines(text) {
+		switch trimmed := trimLine(l); {
+		case trimmed == "# BEGIN ROLEKEY "+id.String():
+			inside = true
+		case trimmed == "# END ROLEKEY "+id.String():
+			inside = false
+		case inside:
+			if k, ok := keyOfLine(trimmed); ok {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
+}
