@@ -12,10 +12,10 @@ import (
 
 // nodedConfig is noded.toml.
 type nodedConfig struct {
-	Address  string      `toml:"address"`
-	LogLevel string      `toml:"log_level"`
-	Ports    portsConfig `toml:"ports"`
-	SSH      sshSection  `toml:"ssh"`
+	Addresses []string    `toml:"addresses"`
+	LogLevel  string      `toml:"log_level"`
+	Ports     portsConfig `toml:"ports"`
+	SSH       sshSection  `toml:"ssh"`
 }
 
 // masterdConfig is masterd.toml. masterd learns its ports from noded.
@@ -81,7 +81,7 @@ func makeTree(n Node, st *State, tools *sshTools) error {
 
 func writeConfigs(n Node, st *State) error {
 	noded, err := encodeTOML(nodedConfig{
-		Address: n.Address, LogLevel: "debug", Ports: portsConfig(st.Ports),
+		Addresses: []string{n.Address}, LogLevel: "debug", Ports: portsConfig(st.Ports),
 		SSH: sshSection{
 			AuthorizedKeys: n.AuthorizedKeys(), KnownHosts: n.KnownHosts(), User: n.User,
 			HostKeys: []string{n.HostKey() + ".pub"}, SSHD: filepath.Join(n.Root, "bin/sshd"),
