@@ -271,7 +271,10 @@ func (s *node) handler(m Method, h Handler) Handler {
 		}
 	}
 	return func(ctx context.Context, q *Request) (any, error) {
-		s.ran <- struct{}{}
+		select {
+		case s.ran <- struct{}{}:
+		default: // a benchmark
+		}
 		return h(ctx, q)
 	}
 }

@@ -48,8 +48,8 @@ func refusalOf(err error, trusted bool) refusalBody {
 		return refusalBody{Error: *stamp.Refusal, Version: &stamp.Held}
 	case errors.As(err, &coded):
 		return refusalBody{Error: *coded}
-	case errors.Is(err, context.DeadlineExceeded):
-		return refusalBody{Error: *cluster.Errorf(cluster.CodeUnavailable, "the call took too long here")}
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return refusalBody{Error: *cluster.Errorf(cluster.CodeUnavailable, "the call took too long here, or was cut off")}
 	case trusted:
 		return refusalBody{Error: *cluster.Errorf(cluster.CodeInternal, "%s", err)}
 	default:
