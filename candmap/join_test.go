@@ -134,6 +134,19 @@ func TestG7ClusterThatWasOffForAYear(t *testing.T) {
 	n.mustDeliver(ct.Seal(next, 2, 3, 4))
 }
 
+// Recent word of the authority held and the change after it may come together.
+func TestSleeperIsWokenInOneDelivery(t *testing.T) {
+	n := newNode(t, 1)
+	n.clock.Advance(candmap.TrustPeriod + time.Hour)
+	a := ct.Next(n.k.View().Map.Map)
+	a.Issued = candmap.Stamp(n.clock.Now().Wall)
+	b := ct.Next(a)
+	ct.SetVoters(b, 2)
+	if ack := n.mustDeliver(ct.Seal(a, 1), ct.Seal(b, 1, 2)); ack.Version != b.At() {
+		t.Errorf("holds %s", ack.Version)
+	}
+}
+
 func TestSinceServesWhatCrossesAuthorities(t *testing.T) {
 	maps, envs := links(1, 1, 2, 2, 2, 3, 3)
 	n := emptyNode(t)

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rolekey/candmap"
@@ -80,7 +81,10 @@ func (n *node) Revoke(old, next *candmap.View) {
 	}
 }
 
-func (n *node) Apply(_ context.Context, next *candmap.View) error {
+func (n *node) Apply(ctx context.Context, next *candmap.View) error {
+	if ctx.Err() != nil {
+		n.t.Error("apply is told to give up")
+	}
 	n.note("apply:" + next.At().String())
 	return n.applyErr
 }
@@ -176,6 +180,33 @@ func TestSenderThatHangsUp(t *testing.T) {
 	if err != nil || !ack.Durable || !strings.Contains(n.take(), "apply:1.2") {
 		t.Errorf("%+v, %v: the work was not finished", ack, err)
 	}
+}
+
+// A map that was verified against a view that is gone by the time of its turn
+// is judged again: otherwise two forks could follow one another.
+func TestG3DeliveriesAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, 1, 2, 3)
+		base := ct.Next(n.k.View().Map.Map)
+		a, b := ct.Next(base), ct.Next(base)
+		b.LeaseSeconds = 60
+		results := make(chan error, 2)
+		n.onRevoke = func(_, _ *candmap.View) {
+			n.onRevoke = nil
+			for _, m := range []*candmap.Map{a, b} {
+				go func() {
+					_, err := n.k.Deliver(context.Background(), []candmap.Envelope{ct.Seal(m, 2, 3)}, nil)
+					results <- err
+				}()
+			}
+			synctest.Wait() // until both were verified and wait for their turn
+		}
+		n.mustDeliver(ct.Seal(base, 1, 2))
+		codes := []cluster.Code{cluster.CodeOf(<-results), cluster.CodeOf(<-results)}
+		if slices.Sort(codes); !slices.Equal(codes, []cluster.Code{"", cluster.CodeMapFork}) || n.k.View().At() != a.At() {
+			t.Errorf("two forks at once: %q", codes)
+		}
+	})
 }
 
 func TestG3ForkIsKeptAsEvidence(t *testing.T) {

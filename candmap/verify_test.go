@@ -92,6 +92,20 @@ func TestG3MinorityOfVoters(t *testing.T) {
 		E: epoch=+1 sign=1,2 -> bad_signature`)
 }
 
+func TestG3HalfIsNoMajority(t *testing.T) {
+	play(t, `
+		G: voters=1,2,3,4 sign=1,2,3 -> ok
+		A: sign=1,2 -> bad_signature
+		B: voters=1,2 sign=1,2,3 -> ok
+		C: sign=1 -> bad_signature
+		D: voters=1,2,5,6 sign=1,2 -> bad_signature`)
+	for voters, want := range []int{1: 1, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4, 7: 4} {
+		if got := (candmap.Authority{Voters: make([]candmap.SigningKey, voters)}).Majority(); voters > 0 && got != want {
+			t.Errorf("majority of %d is %d, want %d", voters, got, want)
+		}
+	}
+}
+
 func TestG3OneVoterSigningTwice(t *testing.T) {
 	g := genesis(t, 1, 2, 3)
 	env := ct.Seal(ct.Next(g.Map), 1)
