@@ -58,9 +58,11 @@ func (d *Daemon) serveInit(ctx context.Context, r *rpc.InitRequest) (any, error)
 		return nil, fmt.Errorf("found cluster %s: %w", f.Init.Cluster, err)
 	}
 	reply.Completed = completed
-	if _, err := d.startUp(ctx); err != nil {
+	m, err := d.startUp(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("the cluster is founded, but this node does not serve it yet: %w", err)
 	}
+	m.hear(ctx, m.keeper.View().Map.Envelope, nil)
 	return reply, nil
 }
 

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"go.uber.org/zap"
-
 	"rolekey/cluster"
 	"rolekey/pki"
 	"rolekey/rpc"
@@ -118,13 +116,7 @@ func (d *Daemon) join(ctx context.Context, t pki.TokenFields, addrs []netip.Addr
 	if err != nil {
 		return reply, fmt.Errorf("this node has joined, but does not serve yet: %w", err)
 	}
-	if w.reply.Beacon != nil {
-		if news, err := m.keeper.DeliverBeacon(*w.reply.Beacon); err != nil {
-			d.log.Info("beacon of the admission is refused", zap.Error(err))
-		} else if news {
-			m.changed()
-		}
-	}
+	m.hear(ctx, w.newest.Envelope, w.reply.Beacon)
 	reply.Node, reply.Version = in.id.Node, w.newest.At()
 	return reply, nil
 }

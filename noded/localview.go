@@ -33,9 +33,7 @@ func (m *member) localView(v *candmap.View, full bool) rpc.LocalViewReply {
 	if !full {
 		return r
 	}
-	if chain := m.keeper.Since(cluster.Version{}); len(chain) > 1 {
-		r.Chain = chain[:len(chain)-1]
-	}
+	r.Chain = m.keeper.Chain()
 	if v.Roster != nil {
 		for _, d := range v.Roster.Docs() {
 			r.Docs = append(r.Docs, d)

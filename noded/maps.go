@@ -61,6 +61,19 @@ func (m *member) putBeacon(_ context.Context, q *rpc.Request) (any, error) {
 	return m.ack(ack), nil
 }
 
+// hear makes a node that was just installed as fresh as what it was installed
+// with: on disk only the map survives, not when it was heard.
+func (m *member) hear(ctx context.Context, env candmap.Envelope, beacon *candmap.Envelope) {
+	_, err := m.keeper.Deliver(ctx, []candmap.Envelope{env}, nil)
+	if err == nil && beacon != nil {
+		_, err = m.keeper.DeliverBeacon(*beacon)
+	}
+	if err != nil && cluster.CodeOf(err) != cluster.CodeMapOlder {
+		m.log.Warn("the cluster's first news is refused", zap.Error(err))
+	}
+	m.changed()
+}
+
 // ack adds to the keeper's acknowledgement when trust ends.
 func (m *member) ack(a candmap.Ack) rpc.MapAck {
 	r := rpc.MapAck{
