@@ -31,18 +31,20 @@ type conn struct {
 	// they begin after the handshake, on the goroutines that made it.
 	peer Peer
 
-	mu      sync.Mutex
-	proven  bool  // peer is set
-	grant   Grant // by the newest view that the connection was judged by
-	revoked bool  // by a newer view; the socket is closed, or will be in a moment
-	closed  bool  // the socket is closed
-	calls   int   // in flight; none begins once it is revoked or closed
-	spared  int   // of them, those that Revoke does not wait for
-	drained chan struct{}
+	mu        sync.Mutex
+	proven    bool     // peer is set
+	grant     Grant    // by the newest view that the connection was judged by
+	revoked   bool     // by a newer view; the socket is closed, or will be in a moment
+	closed    bool     // the socket is closed
+	calls     int      // in flight; none begins once it is revoked or closed
+	first     *Request // list of them
+	idleSince int64    // round of the warden in which the last one ended
+	spared    int      // of them, those that Revoke does not wait for
+	drained   chan struct{}
 }
 
 func newConn(srv *Server, raw net.Conn) *conn {
-	return &conn{Conn: raw, srv: srv, ip: remoteIP(raw)}
+	return &conn{Conn: raw, srv: srv, ip: remoteIP(raw), idleSince: srv.round.Load()}
 }
 
 func remoteIP(raw net.Conn) netip.Addr {
@@ -157,22 +159,22 @@ func (c *conn) regrade(view *candmap.View) (changed bool) {
 }
 
 // begin counts a call in, unless the connection is at its end.
-func (c *conn) begin() bool {
+func (c *conn) begin(q *Request) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.revoked || c.closed {
 		return false
 	}
-	c.calls++
+	c.link(q)
 	return true
 }
 
 // end counts a call out.
-func (c *conn) end(spared bool) {
+func (c *conn) end(q *Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.calls--
-	if spared {
+	c.unlink(q)
+	if q.spared {
 		c.spared--
 	}
 	c.signal()

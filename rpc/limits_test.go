@@ -157,7 +157,7 @@ func TestSlowBodyIsCutOff(t *testing.T) {
 	c := w.client("", 0, srv)
 	r, pw := io.Pipe()
 	defer pw.Close()
-	wantCode(t, "a body that never comes", c.Call(t.Context(), Target{Node: ct.NodeID(4)}, MethodBeaconPut, "", r, nil), cluster.CodeBadFormat)
+	wantCode(t, "a body that never comes", c.Call(t.Context(), Target{Node: ct.NodeID(4)}, MethodBeaconPut, "", r, nil), cluster.CodeUnavailable)
 }
 
 func TestConnectionsPerPeerAreBounded(t *testing.T) {

@@ -263,7 +263,7 @@ func TestDeliveryThatRevokesItself(t *testing.T) {
 				t.Errorf("status %d", resp.StatusCode)
 			}
 			for _, c := range srv.conns.all() {
-				if !c.isRevoked() || c.begin() {
+				if !c.isRevoked() || c.begin(&Request{}) {
 					t.Error("the connection goes on")
 				}
 			}

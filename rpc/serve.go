@@ -34,6 +34,11 @@ type Request struct {
 	srv    *Server
 	conn   *conn
 	spared bool
+
+	deadline   time.Time
+	body       *timedBody              // nil: none; guarded by conn.mu
+	cancel     context.CancelCauseFunc // guarded by conn.mu
+	prev, next *Request                // guarded by conn.mu
 }
 
 // Arg returns the call's argument: the path's variable, or the query parameter
@@ -99,7 +104,6 @@ func (s *Server) Handle(m Method, h Handler) {
 	if s.served.Load() || m.Timeout <= 0 || m.Mutating && (s.cfg.Terms == nil || m.Tier != TierMaster) {
 		panic("rpc: method " + m.Name + " cannot be served")
 	}
-	s.slowest = max(s.slowest, m.Timeout)
 	s.router.HandleFunc(m.Path, func(w http.ResponseWriter, r *http.Request) {
 		s.serve(&m, h, w, r)
 	}).Methods(m.Verb).Name(m.Name)
@@ -108,11 +112,11 @@ func (s *Server) Handle(m Method, h Handler) {
 // serve is the gate: nothing of the body is read before the caller is judged.
 func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Request) {
 	c := r.Context().Value(connKey{}).(*conn)
-	if !c.begin() {
+	q := &Request{ID: requestID(r.Header), HTTP: r, method: m, srv: s, conn: c, deadline: time.Now().Add(m.Timeout)}
+	if !c.begin(q) {
 		panic(http.ErrAbortHandler) // its socket is closed; nobody waits for words
 	}
-	q := &Request{ID: requestID(r.Header), HTTP: r, method: m, srv: s, conn: c}
-	defer func() { c.end(q.spared) }()
+	defer c.end(q)
 	view := s.cfg.View()
 	q.Grant = Classify(view, &c.peer)
 	if e := q.Grant.Allow(m, view, s.fresh(m)); e != nil {
@@ -152,15 +156,16 @@ func (s *Server) admit(q *Request, h Handler, w http.ResponseWriter) (out any, e
 	if m.Delivers {
 		ctx = context.WithoutCancel(ctx) // it may be what ends its own connection
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(ctx, requestKey{}, q), m.Timeout)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	q.conn.supervise(q, cancel)
 	defer func() {
 		if v := recover(); v != nil {
 			s.log.Error("rpc handler panicked", zap.String("method", m.Name), zap.Any("value", v), zap.ByteString("stack", debug.Stack()))
 			err = fmt.Errorf("serve %s: panic", m.Name)
 		}
 	}()
-	return h(ctx, q)
+	return h(&callContext{ctx, q}, q)
 }
 
 func (s *Server) boundBody(q *Request, w http.ResponseWriter) error {
@@ -175,12 +180,15 @@ func (s *Server) boundBody(q *Request, w http.ResponseWriter) error {
 	if r.ContentLength > limit {
 		return errTooLarge(limit)
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, limit)
-	if q.Grant.Tier >= TierCandidate && m.Timeout > s.limits.Body {
-		if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(m.Timeout)); err != nil {
-			return fmt.Errorf("bound body: %w", err)
-		}
+	by := time.Now().Add(s.limits.Body)
+	if q.Grant.Tier >= TierCandidate && q.deadline.After(by) {
+		by = q.deadline
 	}
+	body := &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, limit), by: by}
+	r.Body = body
+	q.conn.mu.Lock()
+	defer q.conn.mu.Unlock()
+	q.body = body
 	return nil
 }
 

@@ -64,8 +64,8 @@ type Server struct {
 	auditor *auditor
 	terms   sync.RWMutex // shared: an effect runs; exclusive: the term is raised
 
-	slowest time.Duration // of the methods
-	served  atomic.Bool
+	round  atomic.Int64 // of the warden
+	served atomic.Bool
 }
 
 // NewServer makes a server that owns the listeners; Run serves, and Close ends
@@ -120,18 +120,21 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	server := s.httpServer(ctx)
 	errs := make(chan error, len(s.cfg.Listeners))
-	var accepting sync.WaitGroup
+	var tasks sync.WaitGroup
 	for _, l := range s.cfg.Listeners {
-		accepting.Go(func() { errs <- server.Serve(&gateListener{l, s}) })
+		tasks.Go(func() { errs <- server.Serve(&gateListener{l, s}) })
 	}
+	patrol, stop := context.WithCancel(ctx)
+	tasks.Go(func() { s.patrol(patrol) })
 	var err error
 	select {
 	case <-ctx.Done():
 	case err = <-errs:
 	}
+	stop()
 	// Sockets first: http would say farewell to each peer, and wait for it.
 	err = errors.Join(ignoreClosed(err), s.Close(), ignoreClosed(server.Close()))
-	accepting.Wait()
+	tasks.Wait()
 	return err
 }
 
@@ -142,18 +145,14 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// writeSlack is how much longer than its method's time an answer may take.
-const writeSlack = 30 * time.Second
-
+// httpServer sets no times but the one before the first call: the others are
+// the warden's.
 func (s *Server) httpServer(ctx context.Context) *http.Server {
 	quiet, _ := zap.NewStdLogAt(s.log, zap.DebugLevel) // fails only for unknown levels
 	return &http.Server{
 		Handler:           s.router,
 		TLSConfig:         &tls.Config{NextProtos: protocols}, // tells http to speak HTTP/2; see gateListener
 		ReadHeaderTimeout: s.limits.Handshake,
-		ReadTimeout:       s.limits.Body,
-		WriteTimeout:      s.slowest + writeSlack,
-		IdleTimeout:       s.limits.Idle,
 		MaxHeaderBytes:    s.limits.HeaderBytes,
 		ErrorLog:          quiet,
 		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
@@ -162,9 +161,6 @@ func (s *Server) httpServer(ctx context.Context) *http.Server {
 			MaxConcurrentStreams:          s.limits.Streams,
 			MaxReceiveBufferPerConnection: 1 << 20,
 			MaxReceiveBufferPerStream:     256 << 10,
-			SendPingTimeout:               time.Minute,
-			PingTimeout:                   s.limits.Handshake,
-			WriteByteTimeout:              s.limits.Body,
 		},
 	}
 }
