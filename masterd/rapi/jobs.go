@@ -16,8 +16,13 @@ import (
 	"rolekey/masterd/state"
 )
 
-// maxWait is how long a wait for a change lasts, as in Ganeti.
-const maxWait = 10 * time.Second
+// maxWait is how long a wait for a change lasts, as in Ganeti. Meanwhile the
+// cluster may lose its quorum, which is no change of the state: every
+// checkQuorum a wait looks.
+const (
+	maxWait     = 10 * time.Second
+	checkQuorum = time.Second
+)
 
 func jobID(r *http.Request) int64 {
 	id, err := strconv.ParseInt(mux.Vars(r)["job"], 10, 64)
@@ -117,8 +122,9 @@ func (a *api) wait(r *http.Request) (any, error) {
 	if err := decode(r, &req); err != nil {
 		return nil, err
 	}
-	limit := time.NewTimer(maxWait)
+	limit, look := time.NewTimer(maxWait), time.NewTicker(checkQuorum)
 	defer limit.Stop()
+	defer look.Stop()
 	for {
 		changed := a.b.Watch() // before State, so that no change is missed
 		s, err := a.b.State()
@@ -135,6 +141,10 @@ func (a *api) wait(r *http.Request) (any, error) {
 		}
 		select {
 		case <-changed:
+		case <-look.C:
+			if err := a.b.Ready(); errors.Is(err, &cluster.Error{Code: cluster.CodeNoQuorum}) {
+				return nil, err
+			}
 		case <-limit.C:
 			return nil, nil
 		case <-r.Context().Done():

@@ -80,7 +80,7 @@ func (a *api) routes() []route {
 
 // features are those that Ganeti's client asks for before it sends what we do
 // not serve.
-var features = []string{"instance-create-reqv1", "instance-reinstall-reqv1", "node-migrate-reqv1", "node-evac-res1"}
+var features = []string{"node-migrate-reqv1", "instance-create-reqv1", "instance-reinstall-reqv1", "node-evac-res1"}
 
 func nothing(*http.Request) (any, error) { return nil, nil }
 

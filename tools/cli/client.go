@@ -135,7 +135,7 @@ func (c *client) unanswered(ctx context.Context, cause error) error {
 	case err != nil && c.hasNoMap():
 		return noCluster()
 	}
-	return &exitError{ExitFailed, "Cannot communicate with the master daemon.\nIs the process running and listening for connections?"}
+	return errSilent
 }
 
 func isCandidate(word string) bool {

@@ -64,6 +64,10 @@ type prereqError struct {
 // Error implements error.
 func (e *prereqError) Error() string { return e.text }
 
+// errSilent is Ganeti's text for a daemon that does not answer.
+var errSilent = cluster.Errorf(cluster.CodeUnavailable,
+	"Cannot communicate with the master daemon.\nIs the process running and listening for connections?")
+
 // exitCode returns the code of an error, nil included.
 func exitCode(err error) int {
 	var exit *exitError
@@ -97,6 +101,10 @@ func explain(w io.Writer, err error) {
 	case errors.As(err, &prereq):
 		explainPrereq(w, prereq.class, prereq.text, prereq.hint)
 	case errors.As(err, &coded):
+		if coded == errSilent {
+			fmt.Fprintln(w, coded.Message)
+			return
+		}
 		if class := ganetiClass[coded.Code]; class != "" {
 			explainPrereq(w, class, coded.Message, coded.Hint)
 			return

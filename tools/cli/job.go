@@ -3,12 +3,15 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"rolekey/cluster"
 	"rolekey/masterd/rapi/wire"
 )
 
@@ -48,14 +51,50 @@ type follower struct {
 	progress func(wire.Progress)
 }
 
+// A job outlives its master. While a new one is elected, or the daemon starts
+// again, a waiting command asks again, at this pace and for so long.
+const (
+	patience = 15 * time.Second
+	askAgain = 250 * time.Millisecond
+)
+
+// news waits for news of a job; nil means that there are none yet.
+func (a *app) news(ctx context.Context, id int64, req wire.WaitRequest) (*wire.WaitReply, error) {
+	var end time.Time // set when the first question fails
+	for {
+		var news *wire.WaitReply
+		err := a.client.call(ctx, http.MethodGet, fmt.Sprintf("/2/jobs/%d/wait", id), req, &news)
+		if err == nil || !mayPass(err) {
+			return news, err
+		}
+		if end.IsZero() {
+			end = a.now().Add(patience)
+		}
+		if !a.now().Before(end) {
+			return nil, err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// mayPass reports whether the same question may be answered later.
+func mayPass(err error) bool {
+	code := cluster.CodeOf(err)
+	return code == cluster.CodeNoQuorum || code == cluster.CodeUnavailable
+}
+
 // await waits until a job has ended.
 func (a *app) await(ctx context.Context, id int64, f follower) (jobState, error) {
 	req := wire.WaitRequest{Fields: jobFields}
 	var state jobState
 	shown := 0
 	for {
-		var news *wire.WaitReply
-		if err := a.client.call(ctx, http.MethodGet, fmt.Sprintf("/2/jobs/%d/wait", id), req, &news); err != nil {
+		news, err := a.news(ctx, id, req)
+		if err != nil {
 			a.note("Job %d goes on without this command; see gnt-job info %d", id, id)
 			return state, err
 		}
@@ -144,7 +183,7 @@ func (j *jobState) failure(id int64) error {
 			return e
 		}
 	}
-	return fmt.Errorf("%s", text)
+	return errors.New(text)
 }
 
 // decodeFailure reads Ganeti's form of an error in a result:
@@ -170,7 +209,7 @@ func decodeFailure(result json.RawMessage, text string) error {
 		if hint != "" {
 			msg += "\nhint: " + hint
 		}
-		return fmt.Errorf("%s", msg)
+		return errors.New(msg)
 	}
 	return nil
 }

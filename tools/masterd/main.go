@@ -112,6 +112,7 @@ func ready(log *zap.Logger) {
 // newLog writes JSON, one object on each line.
 func newLog(w io.Writer, level zapcore.Level) *zap.Logger {
 	c := zap.NewProductionEncoderConfig()
+	c.TimeKey = "time"
 	c.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(c), zapcore.Lock(zapcore.AddSync(w)), level))
 }
