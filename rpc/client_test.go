@@ -333,6 +333,67 @@ func TestInVirtualTime(t *testing.T) {
 	})
 }
 
+// A peer that does not take its answer, or leaves its connection idle, is hung
+// up on in the end.
+func TestSlowReadersInVirtualTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		network := memnet.New()
+		defer network.Close()
+		one, four := network.Host(ct.Addr(1)), network.Host(ct.Addr(4))
+		at := netip.AddrPortFrom(ct.Addr(4), 1811)
+		l, err := four.Listen("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv, err := NewServer(w.config(4, pki.KindServer, l, nil, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.Handle(MethodVersion, func(context.Context, *Request) (any, error) { return make([]byte, 64<<20), nil })
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- srv.Run(ctx) }()
+		open := func() *tls.Conn {
+			raw, err := one.Dial(ctx, at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+			if err := c.Handshake(); err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		idle, slow := open(), open()
+		if _, err := slow.Write([]byte("GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(MethodVersion.Timeout + writeSlack - 2*time.Second)
+		synctest.Wait()
+		if len(srv.conns.all()) == 0 {
+			t.Error("no time is left to read the answer")
+		}
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		for _, c := range srv.conns.all() {
+			if c.calls > 0 {
+				t.Error("an answer is held for a peer that does not take it")
+			}
+		}
+		time.Sleep(DefaultLimits.Idle)
+		synctest.Wait()
+		if n := len(srv.conns.all()); n != 0 {
+			t.Errorf("%d connections are left", n)
+		}
+		_, _ = idle.Close(), slow.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // Replies that have nothing to say yet can be read all the same.
 func TestZeroRepliesSurvive(t *testing.T) {
 	for _, v := range []any{&NodeState{}, &LocalStatusReply{}, &InitRequest{Cluster: "c.example"}, &MapAck{}, &HealthReply{}, &SSHProbeReply{}} {
