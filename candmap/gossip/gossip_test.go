@@ -279,3 +279,35 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 }
+
+// By IPv6, bound to all addresses, and with an address that does not answer
+// listed before the one that does.
+func TestSeveralAddresses(t *testing.T) {
+	inBubble(t, 2, func(fl *fleet) {
+		at := func(n int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd00::%d", n)) }
+		var list []candmap.RosterNode
+		for n := 1; n <= 2; n++ {
+			node := ct.RosterNode(n)
+			node.Addresses = []netip.Addr{ct.Addr(n), at(n)}
+			list = append(list, node)
+		}
+		r, err := candmap.NewRoster(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fl.roster, fl.m.Roster = r, r.Hash()
+		fl.env = ct.Seal(fl.m, 1, 2, 3)
+		for n := 1; n <= 2; n++ {
+			fl.start(n, func(c *gossip.Config) {
+				c.BindAddr, c.AdvertiseAddr, c.Network = netip.IPv6Unspecified(), at(n), fl.net.Host(at(n))
+			})
+		}
+		fl.until("they met", time.Minute, func() bool { return all(fl.nodes, fl.seesAll) })
+		env := fl.beacon(time.Minute, 1, 2)
+		fl.nodes[0].announce(t, env)
+		fl.until("both hold it", time.Minute, func() bool { return all(fl.nodes, holding(env)) })
+		if m := fl.nodes[0].Members()[1]; m.Addr != netip.AddrPortFrom(at(2), 1813) {
+			t.Errorf("node 2 is shown at %v", m.Addr)
+		}
+	})
+}

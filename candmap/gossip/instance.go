@@ -67,7 +67,6 @@ func (i *instance) config() *memberlist.Config {
 	c.BindAddr, c.BindPort = i.g.cfg.BindAddr.String(), int(i.g.cfg.Port)
 	c.AdvertiseAddr, c.AdvertisePort = i.g.cfg.AdvertiseAddr.String(), int(i.g.cfg.Port)
 	c.TCPTimeout = streamTimeout
-	c.RetransmitMult = retransmits
 	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
 	// Nothing here is worth compressing, and the decompressor is attack surface.
 	c.EnableCompression = false
