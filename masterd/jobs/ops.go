@@ -270,7 +270,9 @@ func (r *run) report(s Spread) {
 		text += fmt.Sprintf("; %s unreachable, RPC lease ends %s, sshd expiry %s", u.Node, bound(u.RPCUntil), bound(u.SSHUntil))
 	}
 	r.update.Progress = append(r.update.Progress, text)
-	r.update.Unreachable = &s.Unreachable
+	// Not nil even when empty: null would not be the canonical encoding.
+	open := append([]state.Unreachable{}, s.Unreachable...)
+	r.update.Unreachable = &open
 }
 
 func bound(t *time.Time) string {
