@@ -193,3 +193,26 @@ func (l *Loot) sign(kind string, payload []byte) (candmap.Envelope, error) {
 	}
 	return candmap.Merge(candmap.Envelope{PayloadType: kind, Payload: payload}, sig), nil
 }
+
+// CandidateFiles lists what lies on a node that only a candidate may have.
+func CandidateFiles(n lab.Node) []string {
+	at := paths.Layout{Root: n.Root}
+	var left []string
+	for _, path := range []string{
+		at.SSHKey(), at.CandidateKey(), at.CandidateCert(), at.SigningKey(), at.Keyring(), at.RaftDB(), at.SnapshotDir(),
+	} {
+		if _, err := os.Lstat(path); err == nil {
+			left = append(left, path)
+		}
+	}
+	return left
+}
+
+// At is the version of the stolen map.
+func (l *Loot) At() (cluster.Version, error) {
+	m, err := candmap.DecodeMap(l.Map.Payload)
+	if err != nil {
+		return cluster.Version{}, fmt.Errorf("read stolen map: %w", err)
+	}
+	return m.At(), nil
+}
