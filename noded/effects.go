@@ -17,6 +17,7 @@ import (
 // changed, in both directions, and waits for their handlers in flight.
 func (m *member) Revoke(old, next *candmap.View) {
 	m.ssh.revoked(old, next)
+	m.logins.add(unauthorized(old, next))
 	if m.candidate(old) && !m.candidate(next) {
 		m.demoted.Store(true)
 	}
@@ -36,8 +37,12 @@ func (m *member) Revoke(old, next *candmap.View) {
 // The two do not wait for one another.
 func (m *member) Apply(ctx context.Context, next *candmap.View) error {
 	var wg sync.WaitGroup
-	var keysErr, masterdErr error
-	wg.Go(func() { keysErr = m.ssh.authorize(ctx, next, m.trust()) })
+	var keysErr, sessionsErr, masterdErr error
+	wg.Go(func() {
+		// In this order: a login that comes between the two fails, or is found.
+		keysErr = m.ssh.authorize(ctx, next, m.trust())
+		sessionsErr = m.logins.settle(ctx)
+	})
 	wg.Go(func() { masterdErr = m.tellMasterd(ctx, next) })
 	wg.Wait()
 	if keysErr != nil {
@@ -46,7 +51,7 @@ func (m *member) Apply(ctx context.Context, next *candmap.View) error {
 	if err := m.ssh.derive(ctx, next); err != nil {
 		m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
 	}
-	return errors.Join(m.finishRevoke(next), keysErr, masterdErr)
+	return errors.Join(m.finishRevoke(next), keysErr, sessionsErr, masterdErr)
 }
 
 // finishRevoke looks again for calls that outlived their revocation.
@@ -81,6 +86,7 @@ func (m *member) maintainSSH(ctx context.Context) error {
 			if err := m.ssh.derive(ctx, v); err != nil && ctx.Err() == nil {
 				m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
 			}
+			m.endExpired(v)
 		}
 		every := sshRound
 		if v.Map != nil {
@@ -90,6 +96,32 @@ func (m *member) maintainSSH(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// endExpired ends the sessions that outlived the expiry of their keys: sshd
+// looks at it at the login only.
+func (m *member) endExpired(v *candmap.View) {
+	until := m.ssh.expires()
+	if until.IsZero() || m.cfg.now().Before(until) {
+		return
+	}
+	for _, a := range authorized(v.Map.Map) {
+		m.logins.add(a.From)
+	}
+	poke(m.logins.wake)
+}
+
+// sshAccount is whose sessions are ended, and on which port.
+func (m *member) sshAccount(ctx context.Context) (string, uint16, error) {
+	set, err := m.ssh.finder.get(ctx)
+	if err != nil {
+		return "", 0, err
+	}
+	port := m.id.Ports.SSH
+	if n := m.self(); n != nil {
+		port = n.Ports.SSH
+	}
+	return set.account.Name, port, nil
 }
 
 // masterdRound is how often noded looks whether masterd was started anew.

@@ -51,6 +51,7 @@ func (m *member) putBeacon(_ context.Context, q *rpc.Request) (any, error) {
 	}
 	if news {
 		m.refused.Store(false)
+		m.gossip.Announce(env)
 		m.changed()
 	}
 	// An empty delivery changes nothing, and tells what is held.

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"rolekey/candmap"
+	"rolekey/candmap/gossip"
 	"rolekey/cluster"
 	"rolekey/internal/task"
 	"rolekey/pki"
@@ -33,6 +34,8 @@ type member struct {
 	server  *rpc.Server
 	client  *rpc.Client
 	ssh     *sshFiles
+	logins  *sessions
+	gossip  *gossip.Gossip
 	keys    keyDir
 	masterd *localMasterd
 	certs   map[string]*liveCert
@@ -82,7 +85,11 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, keys: d.keys, certs: map[string]*liveCert{},
 		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1),
 	}
-	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.bindAddress(), finder: d.ssh, log: d.log, now: d.cfg.now}
+	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, log: d.log, now: d.cfg.now}
+	m.logins = &sessions{proc: "/proc", log: d.log, account: m.sshAccount, wake: make(chan struct{}, 1)}
+	if d.cfg.Paths.Root != "" {
+		m.logins.local = d.cfg.Addresses // other nodes share this machine
+	}
 	dir := d.cfg.Paths.NodeDir()
 	text, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
 	if err != nil {
@@ -123,8 +130,11 @@ func (m *member) open(ctx context.Context, dir string) error {
 		return err
 	}
 	roots := func() *pki.Roots { return m.roots }
+	if err := m.openGossip(dir); err != nil {
+		return err
+	}
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
-		Certificate: m.certs[identityPair].tls, Roots: roots, View: m.keeper.View, LocalAddr: m.bindAddress(), Log: m.log,
+		Certificate: m.certs[identityPair].tls, Roots: roots, View: m.keeper.View, LocalAddr: m.cfg.bindAddress(), Log: m.log,
 	})
 	if err != nil {
 		return err
@@ -165,7 +175,9 @@ func (m *member) run(ctx context.Context) error {
 	g := task.New(ctx)
 	g.Go("rpc", m.server.Run)
 	g.Go("map", m.keeper.Run)
+	g.Go("gossip", m.gossip.Run)
 	g.Go("ssh", m.maintainSSH)
+	g.Go("sessions", m.logins.run)
 	g.Go("masterd", m.followMasterd)
 	g.Go("pull", m.pull)
 	g.Go("keys", m.sweepKeys)
@@ -174,14 +186,6 @@ func (m *member) run(ctx context.Context) error {
 }
 
 func (m *member) close() error { return errors.Join(m.server.Close(), m.client.Close()) }
-
-// bindAddress is where this node calls from.
-func (m *member) bindAddress() netip.Addr {
-	if a := m.cfg.bindAddress(); a.IsValid() {
-		return a
-	}
-	return netip.Addr{}
-}
 
 // self is this node in the roster in force, or nil.
 func (m *member) self() *candmap.RosterNode {

@@ -99,6 +99,7 @@ func (m *member) pullFrom(ctx context.Context, from cluster.NodeID, filled bool)
 		news, err := m.keeper.DeliverBeacon(*got.Beacon)
 		m.logRefusal(from, "beacon", err)
 		if news {
+			m.gossip.Announce(*got.Beacon)
 			m.changed()
 		}
 	}

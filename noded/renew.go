@@ -124,5 +124,10 @@ func (m *member) keepGossip(key []byte) error {
 	if err != nil || len(key) == 0 || bytes.Equal(have, key) {
 		return err
 	}
-	return atomicfile.Write(path, key, atomicfile.Durable(0o600))
+	if err := atomicfile.Write(path, key, atomicfile.Durable(0o600)); err != nil {
+		return err
+	}
+	// The old key stays good for as long as this process runs: others may not
+	// have the new one yet.
+	return m.gossip.Rekey(cluster.NewSecret(key), cluster.NewSecret(have))
 }

@@ -47,7 +47,7 @@ func (m *member) probeSSH(ctx context.Context, q *rpc.Request) (any, error) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			reply.Results[i] = rpc.SSHProbeResult{Node: t.Node}
-			if err := probe(ctx, t, set.account.Name, signer, m.bindAddress()); err != nil {
+			if err := probe(ctx, t, set.account.Name, signer, m.cfg.bindAddress()); err != nil {
 				reply.Results[i].Error = err.Error()
 			}
 		})
