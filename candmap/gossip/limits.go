@@ -38,8 +38,8 @@ const (
 )
 
 // retransmits, times the decimal logarithm of the number of members, is how
-// often each node sends an announcement. With memberlist's own 4, one in fifty
-// announcements missed a node of fifty until the next push/pull.
+// often each node sends an announcement. With memberlist's own 4, one in sixty
+// announcements would miss a node of fifty until the next push/pull.
 const retransmits = 8
 
 // Pace of the upkeep of the membership.
