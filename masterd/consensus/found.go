@@ -24,7 +24,8 @@ func Found(id raft.ServerID, stable raft.StableStore, snaps raft.SnapshotStore, 
 		return fmt.Errorf("found cluster: %w", err)
 	}
 	servers := raft.Configuration{Servers: []raft.Server{{Suffrage: raft.Voter, ID: id, Address: raft.ServerAddress(id)}}}
-	sink, err := snaps.Create(raft.SnapshotVersionMax, 1, 1, servers, 1, nil)
+	// Stores that still write raft's older format ask the transport for names.
+	sink, err := snaps.Create(raft.SnapshotVersionMax, 1, 1, servers, 1, NewTransport(id, nil))
 	if err != nil {
 		return fmt.Errorf("found cluster: %w", err)
 	}

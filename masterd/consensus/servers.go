@@ -20,11 +20,13 @@ func (n *Node) Servers() ([]raft.Server, error) {
 // this leader: with so little missing, its vote delays nobody.
 func (n *Node) CaughtUp(id raft.ServerID) bool {
 	const nearly = 4
-	return n.transport.matched(id)+nearly >= n.LastIndex()
+	index, ok := n.transport.matched(id, n.Term())
+	return ok && index+nearly >= n.LastIndex()
 }
 
 // AddNonvoter makes raft send the log to a server that has no vote.
 func (n *Node) AddNonvoter(ctx context.Context, id raft.ServerID) error {
+	n.transport.forget(id)
 	return noQuorum("add raft non-voter", wait(ctx, n.raft.AddNonvoter(id, raft.ServerAddress(id), 0, n.timing.Hung)))
 }
 

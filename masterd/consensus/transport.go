@@ -42,11 +42,15 @@ type Transport struct {
 	heartbeat   func(raft.RPC)
 
 	matchMu sync.Mutex
-	match   map[raft.ServerID]uint64 // newest entry that a peer confirmed to hold
+	match   map[raft.ServerID]confirmed
 
 	ctx   context.Context // ends when the transport closes
 	close context.CancelFunc
 }
+
+// confirmed is the newest entry that a peer said it holds, and in which term.
+// An answer that was asked for in an earlier life of the peer does not count.
+type confirmed struct{ life, term, index uint64 }
 
 var (
 	_ raft.Transport   = (*Transport)(nil)
@@ -57,7 +61,7 @@ var (
 // NewTransport makes a transport for the server named local.
 func NewTransport(local raft.ServerID, sender Sender) *Transport {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Transport{local: local, sender: sender, inbox: make(chan raft.RPC), match: map[raft.ServerID]uint64{}, ctx: ctx, close: cancel}
+	return &Transport{local: local, sender: sender, inbox: make(chan raft.RPC), match: map[raft.ServerID]confirmed{}, ctx: ctx, close: cancel}
 }
 
 // Close ends every call under way and refuses new ones, for ever. It touches
@@ -94,20 +98,40 @@ func (t *Transport) SetHeartbeatHandler(cb func(raft.RPC)) {
 
 // AppendEntries implements raft.Transport.
 func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	before := t.confirmedBy(id)
 	err := t.call(id, MessageAppendEntries, messageTimeout, wire{Message: args}, resp)
 	if err == nil && resp.Success && !isHeartbeat(args) {
-		t.matchMu.Lock()
-		defer t.matchMu.Unlock()
-		t.match[id] = args.PrevLogEntry + uint64(len(args.Entries))
+		t.confirm(id, confirmed{before.life, args.Term, args.PrevLogEntry + uint64(len(args.Entries))})
 	}
 	return err
 }
 
-// matched returns the newest entry that a peer confirmed to this node.
-func (t *Transport) matched(id raft.ServerID) uint64 {
+func (t *Transport) confirmedBy(id raft.ServerID) confirmed {
 	t.matchMu.Lock()
 	defer t.matchMu.Unlock()
 	return t.match[id]
+}
+
+func (t *Transport) confirm(id raft.ServerID, c confirmed) {
+	t.matchMu.Lock()
+	defer t.matchMu.Unlock()
+	if t.match[id].life == c.life {
+		t.match[id] = c
+	}
+}
+
+// matched returns the newest entry that a peer confirmed to this node in the
+// term. What it held in an earlier one may have been destroyed since.
+func (t *Transport) matched(id raft.ServerID, term uint64) (index uint64, ok bool) {
+	c := t.confirmedBy(id)
+	return c.index, c.term == term
+}
+
+// forget drops what a peer confirmed: it begins anew, with an empty log.
+func (t *Transport) forget(id raft.ServerID) {
+	t.matchMu.Lock()
+	defer t.matchMu.Unlock()
+	t.match[id] = confirmed{life: t.match[id].life + 1}
 }
 
 // RequestVote implements raft.Transport.
