@@ -50,10 +50,11 @@ func (d *Daemon) newAdmission(ctx context.Context, t pki.TokenFields, addrs []ne
 		return nil, err
 	}
 	a.body = rpc.AdmitBody{
-		Record: t.Record, Name: t.Name, Addresses: addrs, Ports: d.cfg.Ports,
+		Record: t.Record, Name: t.Name, Addresses: addrs,
 		Server: a.server.der, Identity: a.identity.der, Software: buildinfo.Version(), Features: features,
 	}
 	set, err := d.ssh.get(ctx)
+	a.body.Ports = set.ports(&d.cfg)
 	if err == nil {
 		a.body.HostKeys = set.hostKeys
 		if len(set.hostKeys) == 0 {

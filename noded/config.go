@@ -28,6 +28,8 @@ type Config struct {
 	Log       *zap.Logger           // nil: none
 	Now       func() time.Time      // nil: time.Now
 	Clocks    func() candmap.Clocks // nil: candmap.SystemClocks
+
+	askSSHPort bool // sshd may know better than the default
 }
 
 // SSHConfig says where SSH's files are, if not where sshd itself says.
@@ -100,10 +102,14 @@ func (c *Config) complete() error {
 	if len(c.Addresses) > candmap.MaxAddresses {
 		return fmt.Errorf("addresses: %d, the limit is %d", len(c.Addresses), candmap.MaxAddresses)
 	}
+	c.askSSHPort = c.askSSHPort || c.Ports.SSH == 0
 	d := cluster.DefaultPorts
 	for _, p := range []struct{ have, def *uint16 }{
-		{&c.Ports.Noded, &d.Noded}, {&c.Ports.Masterd, &d.Masterd}, {&c.Ports.Gossip, &d.Gossip},
-		{&c.Ports.RAPI, &d.RAPI}, {&c.Ports.SSH, &d.SSH},
+		{&c.Ports.Noded, &d.Noded},
+		{&c.Ports.Masterd, &d.Masterd},
+		{&c.Ports.Gossip, &d.Gossip},
+		{&c.Ports.RAPI, &d.RAPI},
+		{&c.Ports.SSH, &d.SSH},
 	} {
 		if *p.have == 0 {
 			*p.have = *p.def

@@ -53,16 +53,14 @@ func (d *Daemon) serveInit(ctx context.Context, r *rpc.InitRequest) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	reply, err := d.found(ctx, f, r)
+	reply, first, err := d.found(ctx, f, r)
 	if err != nil {
 		return nil, fmt.Errorf("found cluster %s: %w", f.Init.Cluster, err)
 	}
 	reply.Completed = completed
-	m, err := d.startUp(ctx)
-	if err != nil {
+	if _, err := d.startUp(ctx, firstNews{env: first}); err != nil {
 		return nil, fmt.Errorf("the cluster is founded, but this node does not serve it yet: %w", err)
 	}
-	m.hear(ctx, m.keeper.View().Map.Envelope, nil)
 	return reply, nil
 }
 
@@ -169,47 +167,49 @@ func (d *Daemon) beginInit(r rpc.InitRequest) (f founding, completed bool, err e
 	return f, false, writeJSON(path, f)
 }
 
-func (d *Daemon) found(ctx context.Context, f founding, r *rpc.InitRequest) (rpc.InitReply, error) {
-	reply := rpc.InitReply{Cluster: f.Cluster, Node: f.Node}
+// found has masterd found the cluster, and installs what it answers.
+func (d *Daemon) found(ctx context.Context, f founding, r *rpc.InitRequest) (reply rpc.InitReply, first candmap.Envelope, err error) {
+	reply = rpc.InitReply{Cluster: f.Cluster, Node: f.Node}
 	if err := d.step("keys"); err != nil {
-		return reply, err
+		return reply, first, err
 	}
 	boot, err := d.bootstrapRequest(ctx, f)
 	if err != nil {
-		return reply, err
+		return reply, first, err
 	}
 	if err := d.step("recovery"); err != nil {
-		return reply, err
+		return reply, first, err
 	}
 	if boot.Recovery, reply.RecoveryFile, err = d.recovery(f, r.RecoveryRecipient); err != nil {
-		return reply, err
+		return reply, first, err
 	}
 	if err := d.step("bootstrap"); err != nil {
-		return reply, err
+		return reply, first, err
 	}
 	made, err := d.masterd.bootstrap(ctx, boot)
 	if err != nil {
-		return reply, err
+		return reply, first, err
 	}
-	first, err := candmap.Genesis(made.Map, made.Map.Hash())
+	verified, err := candmap.Genesis(made.Map, made.Map.Hash())
 	if err != nil {
-		return reply, err
+		return reply, first, err
 	}
-	reply.Version, reply.Hash = first.At(), first.Hash
-	return reply, d.install(ctx, d.initDir(), installation{
-		id: identity{Cluster: f.Cluster, Node: f.Node, Incarnation: 1, Name: f.Init.Node, Addresses: f.Init.Addresses, Ports: d.cfg.Ports},
+	reply.Version, reply.Hash = verified.At(), verified.Hash
+	return reply, made.Map, d.install(ctx, d.initDir(), installation{
+		id: identity{Cluster: f.Cluster, Node: f.Node, Incarnation: 1, Name: f.Init.Node, Addresses: f.Init.Addresses, Ports: boot.Ports},
 		ca: made.CA, server: made.Server, identity: made.Identity, gossip: made.Gossip, first: made.Map, docs: made.Docs,
 	})
 }
 
 func (d *Daemon) bootstrapRequest(ctx context.Context, f founding) (rpc.BootstrapRequest, error) {
-	boot := rpc.BootstrapRequest{Cluster: f.Cluster, Node: f.Node, Init: f.Init, Ports: d.cfg.Ports, Now: d.cfg.now().UTC()}
+	boot := rpc.BootstrapRequest{Cluster: f.Cluster, Node: f.Node, Init: f.Init, Now: d.cfg.now().UTC()}
 	server, identity, err := prepare(d.initDir())
 	if err != nil {
 		return boot, err
 	}
 	boot.Server, boot.Identity = server.der, identity.der
 	set, err := d.ssh.get(ctx)
+	boot.Ports = set.ports(&d.cfg)
 	if !f.Init.SSHSetup {
 		if err == nil {
 			boot.HostKeys = set.hostKeys

@@ -108,15 +108,13 @@ func (d *Daemon) join(ctx context.Context, t pki.TokenFields, addrs []netip.Addr
 	if err != nil {
 		return reply, err
 	}
-	in := w.installation(t, addrs, d.cfg.Ports)
+	in := w.installation(t, addrs, a.body.Ports)
 	if err := d.install(ctx, d.joinDir(), in); err != nil {
 		return reply, fmt.Errorf("install: %w", err)
 	}
-	m, err := d.startUp(ctx)
-	if err != nil {
+	if _, err := d.startUp(ctx, firstNews{w.newest.Envelope, w.reply.Beacon}); err != nil {
 		return reply, fmt.Errorf("this node has joined, but does not serve yet: %w", err)
 	}
-	m.hear(ctx, w.newest.Envelope, w.reply.Beacon)
 	reply.Node, reply.Version = in.id.Node, w.newest.At()
 	return reply, nil
 }

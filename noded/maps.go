@@ -62,12 +62,18 @@ func (m *member) putBeacon(_ context.Context, q *rpc.Request) (any, error) {
 	return m.ack(ack), nil
 }
 
-// hear makes a node that was just installed as fresh as what it was installed
-// with: on disk only the map survives, not when it was heard.
-func (m *member) hear(ctx context.Context, env candmap.Envelope, beacon *candmap.Envelope) {
-	_, err := m.keeper.Deliver(ctx, []candmap.Envelope{env}, nil)
-	if err == nil && beacon != nil {
-		_, err = m.keeper.DeliverBeacon(*beacon)
+// firstNews is what a node was installed with, moments ago.
+type firstNews struct {
+	env    candmap.Envelope
+	beacon *candmap.Envelope // nil: none
+}
+
+// hear makes a node as fresh as what it was installed with: on disk only the
+// map survives, not when it was heard.
+func (m *member) hear(ctx context.Context, n firstNews) {
+	_, err := m.keeper.Deliver(ctx, []candmap.Envelope{n.env}, nil)
+	if err == nil && n.beacon != nil {
+		_, err = m.keeper.DeliverBeacon(*n.beacon)
 	}
 	if err != nil && cluster.CodeOf(err) != cluster.CodeMapOlder {
 		m.log.Warn("the cluster's first news is refused", zap.Error(err))

@@ -37,8 +37,9 @@ type Daemon struct {
 	phase   string   // "initializing" or "joining" while that is under way
 	changed bell     // member or problem changed
 
-	starting sync.Mutex  // a member is being started
-	leaving  atomic.Bool // none is to be
+	starting sync.Mutex                // a member is being started
+	leaving  atomic.Bool               // none is to be
+	first    atomic.Pointer[firstNews] // of the next one
 	wake     chan struct{}
 
 	crash func(step string) error // nil, or a test's failure before a step
@@ -139,6 +140,9 @@ func (d *Daemon) start(ctx context.Context, stop context.CancelFunc) (*running, 
 	if err != nil {
 		return nil, fmt.Errorf("start as %s: %w", id.Name, err)
 	}
+	if n := d.first.Swap(nil); n != nil {
+		m.hear(ctx, *n)
+	}
 	r := &running{member: m, stop: stop, ended: make(chan struct{})}
 	d.set(r, nil)
 	return r, nil
@@ -158,8 +162,10 @@ func (d *Daemon) current() *running {
 	return d.member
 }
 
-// startUp has the member of a new identity started, and waits for it.
-func (d *Daemon) startUp(ctx context.Context) (*running, error) {
+// startUp has the member of a new identity started, and waits for it. It is
+// fresh before it serves: the master's first order follows at once.
+func (d *Daemon) startUp(ctx context.Context, n firstNews) (*running, error) {
+	d.first.Store(&n)
 	poke(d.wake)
 	for {
 		changed := d.changed.wait()

@@ -106,6 +106,15 @@ func (f *sshFinder) probe(ctx context.Context, sshd, account string) (sshkeys.Co
 	return sshkeys.ProbeConfig(ctx, sshd, account, args...)
 }
 
+// ports are the node's, with sshd's own port unless noded.toml names one.
+func (s *sshSettings) ports(cfg *Config) cluster.Ports {
+	p := cfg.Ports
+	if s != nil && s.port != 0 && cfg.askSSHPort {
+		p.SSH = s.port
+	}
+	return p
+}
+
 // account finds whose SSH files are kept: root's, or the daemon's own user's
 // where it is not root.
 func (f *sshFinder) account() (sshkeys.Account, error) {
