@@ -223,12 +223,13 @@ func (c *Client) send(ctx context.Context, to Target, out *outgoing) error {
 		if err != nil {
 			return unavailable(p.name(), err)
 		}
-		answered, err := l.send(ctx, p, out)
-		p.release(l, answered)
-		if answered || err == nil {
+		failed, err := l.send(ctx, p, out)
+		p.release(l, failed)
+		var coded *cluster.Error
+		if err == nil || errors.As(err, &coded) {
 			return err
 		}
-		if again || !reused || ctx.Err() != nil || !out.repeatable() {
+		if again || !failed || !reused || ctx.Err() != nil || !out.repeatable() {
 			return unavailable(p.name(), err)
 		}
 	}

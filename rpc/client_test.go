@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -33,20 +34,23 @@ func TestImpostorsAreNotCalled(t *testing.T) {
 	}
 	now := time.Now()
 	noded, masterd := Target{Node: ct.NodeID(2)}, Target{Node: ct.NodeID(2), Daemon: Masterd}
+	keyOf := func(n int) crypto.Signer { return w.cert(pki.KindServer, n).PrivateKey.(crypto.Signer) }
 	for name, tc := range map[string]struct {
 		to   Target
 		cert *tls.Certificate
 		want cluster.Code
 	}{
-		"noded itself":              {noded, w.cert(pki.KindServer, 2), ""},
-		"masterd itself":            {masterd, w.cert(pki.KindCandidate, 2), ""},
-		"another node":              {noded, w.cert(pki.KindServer, 5), cluster.CodeIdentityMismatch},
-		"its own new key, unpinned": {noded, w.issue(w.ca, pki.KindServer, 2, now), cluster.CodeIdentityMismatch},
-		"of another CA":             {noded, w.issue(otherCA, pki.KindServer, 2, now), cluster.CodeIdentityMismatch},
-		"masterd as noded":          {noded, w.cert(pki.KindCandidate, 2), cluster.CodeIdentityMismatch},
-		"noded as masterd":          {masterd, w.cert(pki.KindServer, 2), cluster.CodeIdentityMismatch},
-		"another masterd":           {masterd, w.cert(pki.KindCandidate, 3), cluster.CodeIdentityMismatch},
-		"masterd, not in the map":   {masterd, w.issue(w.ca, pki.KindCandidate, 2, now), cluster.CodeIdentityMismatch},
+		"another node's key, its name": {noded, w.issueFor(w.ca, pki.KindServer, 2, keyOf(5), now), cluster.CodeIdentityMismatch},
+		"its key, another node's name": {noded, w.issueFor(w.ca, pki.KindServer, 5, keyOf(2), now), cluster.CodeIdentityMismatch},
+		"noded itself":                 {noded, w.cert(pki.KindServer, 2), ""},
+		"masterd itself":               {masterd, w.cert(pki.KindCandidate, 2), ""},
+		"another node":                 {noded, w.cert(pki.KindServer, 5), cluster.CodeIdentityMismatch},
+		"its own new key, unpinned":    {noded, w.issue(w.ca, pki.KindServer, 2, now), cluster.CodeIdentityMismatch},
+		"of another CA":                {noded, w.issue(otherCA, pki.KindServer, 2, now), cluster.CodeIdentityMismatch},
+		"masterd as noded":             {noded, w.cert(pki.KindCandidate, 2), cluster.CodeIdentityMismatch},
+		"noded as masterd":             {masterd, w.cert(pki.KindServer, 2), cluster.CodeIdentityMismatch},
+		"another masterd":              {masterd, w.cert(pki.KindCandidate, 3), cluster.CodeIdentityMismatch},
+		"masterd, not in the map":      {masterd, w.issue(w.ca, pki.KindCandidate, 2, now), cluster.CodeIdentityMismatch},
 	} {
 		srv := w.serve(4, nil, present(tc.cert))
 		c := w.client(pki.KindCandidate, 1, srv)
@@ -123,6 +127,30 @@ func TestOneConnectionIsKept(t *testing.T) {
 	}
 	if n := dials.Load(); n != 1 {
 		t.Errorf("%d dials for %d calls", n, cap(errs))
+	}
+}
+
+// A call that its caller gives up leaves the connection to the others.
+func TestGivenUpCallsKeepTheConnection(t *testing.T) {
+	w := newWorld(t)
+	srv := w.serve(4, map[string]Handler{"state": func(ctx context.Context, _ *Request) (any, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}})
+	var dials atomic.Int64
+	c := w.client(pki.KindCandidate, 1, srv, counted(&dials))
+	for range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		failed := make(chan error, 1)
+		go func() { failed <- c.Call(ctx, Target{Node: ct.NodeID(4)}, MethodState, "", nil, nil) }()
+		<-srv.ran
+		cancel()
+		if err := <-failed; !errors.Is(err, context.Canceled) {
+			t.Errorf("call given up: %v", err)
+		}
+	}
+	if n := dials.Load(); n != 1 {
+		t.Errorf("%d dials", n)
 	}
 }
 
@@ -209,6 +237,13 @@ func TestNodeThatIsBehindGetsTheMapFirst(t *testing.T) {
 	wantCode(t, "delivery that did not help", call(t, c, MethodKeyCreate), cluster.CodeConflict)
 	if err := call(t, c, MethodKeyCreate); err != nil || pushed.Load() != 3 {
 		t.Errorf("after the delivery: %v, %d deliveries", err, pushed.Load())
+	}
+	if err := srv.terms.Raise(5); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "refused for another reason", call(t, c, MethodKeyCreate), cluster.CodeTermOlder)
+	if pushed.Load() != 3 {
+		t.Error("the map was delivered to a node that has it")
 	}
 }
 

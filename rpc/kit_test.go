@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -75,6 +76,10 @@ func (w *world) issue(ca *pki.CA, kind pki.Kind, n int, now time.Time) *tls.Cert
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return w.issueFor(ca, kind, n, key, now)
+}
+
+func (w *world) issueFor(ca *pki.CA, kind pki.Kind, n int, key crypto.Signer, now time.Time) *tls.Certificate {
 	der, err := ca.Issue(pki.Request{Kind: kind, Node: ct.NodeID(n), Name: ct.Name(n), PublicKey: key.Public()}, now)
 	if err != nil {
 		w.t.Fatal(err)

@@ -170,12 +170,12 @@ func (p *peer) retire(l *link) {
 	}
 }
 
-// release ends a call. A link that gave no answer is not used again.
-func (p *peer) release(l *link, answered bool) {
+// release ends a call. A link that failed it is not used again.
+func (p *peer) release(l *link, failed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.calls--
-	if !answered {
+	if failed {
 		p.retire(l)
 	} else if l.calls == 0 && l.retired {
 		l.close()
@@ -238,21 +238,17 @@ func nameOf(view *candmap.View, id cluster.NodeID) cluster.Name {
 // in vain, before it is held to be dead.
 const silence = time.Second
 
-// send makes one call over the link. A call that times out on a connection
-// that brought nothing takes the connection with it: after a partition, TCP
-// itself would go on waiting for minutes.
-func (l *link) send(ctx context.Context, p *peer, out *outgoing) (answered bool, err error) {
+// send makes one call over the link, and reports whether the link failed it. A
+// call that was given up is no failure, unless the connection brought nothing
+// at all meanwhile: after a partition, TCP itself would wait for minutes.
+func (l *link) send(ctx context.Context, p *peer, out *outgoing) (failed bool, err error) {
 	before, start := l.raw.reads.Load(), time.Now()
-	answered, err = out.exchange(ctx, l.cc, p.host, p.name())
-	if err != nil && !answered && l.raw.reads.Load() == before && time.Since(start) >= silence {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.cur == l {
-			p.cur = nil
-		}
-		l.abort()
+	answered, err := out.exchange(ctx, l.cc, p.host, p.name())
+	if answered || err == nil {
+		return false, err
 	}
-	return answered, err
+	silent := l.raw.reads.Load() == before && time.Since(start) >= silence
+	return silent || ctx.Err() == nil, err
 }
 
 func (l *link) close() { _ = l.cc.Close() }
