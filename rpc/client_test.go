@@ -304,8 +304,8 @@ func TestUnreachableNodeIsNamed(t *testing.T) {
 	}
 }
 
-// A whole exchange in virtual time: a call, a partition in which calls time
-// out, a map that revokes, and an end without anything left behind.
+// A whole exchange in virtual time: a call, a partition in which a call times
+// out before HTTP/2's pings do, a map that revokes, and an end without anything left behind.
 func TestInVirtualTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -323,7 +323,7 @@ func TestInVirtualTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		srv.Handle(MethodState, func(context.Context, *Request) (any, error) { return Seen{Term: 7}, nil })
+		srv.Handle(MethodSeen, func(context.Context, *Request) (any, error) { return Seen{Term: 7}, nil })
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- srv.Run(ctx) }()
@@ -335,7 +335,7 @@ func TestInVirtualTime(t *testing.T) {
 			}
 		})
 		ask := func() (s Seen, err error) {
-			err = c.Call(t.Context(), Target{Node: ct.NodeID(4)}, MethodState, "", nil, &s)
+			err = c.Call(t.Context(), Target{Node: ct.NodeID(4)}, MethodSeen, "", nil, &s)
 			return s, err
 		}
 		if s, err := ask(); err != nil || s.Term != 7 {
@@ -345,7 +345,7 @@ func TestInVirtualTime(t *testing.T) {
 		start := time.Now()
 		_, err = ask()
 		wantCode(t, "partitioned", err, cluster.CodeUnavailable)
-		if took := time.Since(start); took > MethodState.Timeout {
+		if took := time.Since(start); took > MethodSeen.Timeout {
 			t.Errorf("gave up after %v", took)
 		}
 		network.Heal()
