@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"time"
 
 	"rolekey/candmap"
@@ -103,9 +104,21 @@ func (d *Daemon) Admit(ctx context.Context, spec rapi.AdmitSpec) (rapi.AdmitResu
 	}
 	held := m.keeper.View().Map
 	token, err := pki.NewToken(pki.TokenFields{
-		Cluster: held.Cluster, Record: rec.ID, Name: rec.Name, Candidates: doors(held), MapPin: held.Hash, Seed: seed,
+		Cluster: held.Cluster, Record: rec.ID, Name: rec.Name, Candidates: doors(held), MapPin: anchor(m.node.State(), held), Seed: seed,
 	})
 	return rapi.AdmitResult{Token: token, Record: rec}, err
+}
+
+// anchor is the hash that an admission string pins: of the newest map that
+// changed the authority. Candidates keep such maps for ever, and what leads
+// from there to the map of the day of the join is signed by that authority.
+func anchor(s *state.State, held *candmap.Verified) cluster.Digest {
+	for _, e := range slices.Backward(s.Chain) {
+		if e.Authority && !e.Version.Newer(held.At()) {
+			return e.Hash
+		}
+	}
+	return held.Hash
 }
 
 // maxDoors is how many candidates an admission string names.

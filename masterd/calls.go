@@ -37,6 +37,13 @@ func (c calls) PutBeacon(ctx context.Context, node cluster.NodeID, env candmap.E
 func (c calls) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
 	var keys rpc.CandidateKeys
 	err := c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodKeyCreate, "", r, &keys)
+	if l := c.member.office.holder(); cluster.CodeOf(err) == cluster.CodeMapStale && l != nil {
+		// A node that has just joined or come back has heard no beacon yet.
+		if err := l.beacon(ctx, beaconTimeout); err != nil {
+			return keys, err
+		}
+		err = c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodKeyCreate, "", r, &keys)
+	}
 	return keys, err
 }
 

@@ -63,7 +63,7 @@ func (w worker) Dismiss(ctx context.Context, gone *state.Node) error {
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
 	held := w.l.held()
-	d := rpc.MapDelivery{Maps: append(w.l.keeper.Since(cluster.Version{}), held.Envelope), Docs: docsOf(w.State().Roster())}
+	d := rpc.MapDelivery{Maps: append(w.l.keeper.Chain(), held.Envelope), Docs: docsOf(w.State().Roster())}
 	to := rpc.Target{Addr: netip.AddrPortFrom(gone.Addresses[0], gone.Ports.Noded), Expect: func(cs tls.ConnectionState) error {
 		if len(cs.PeerCertificates) != 1 || !slices.Contains(gone.Server, pki.PinOf(cs.PeerCertificates[0])) {
 			return errors.New("another server answers at the address of the removed node")

@@ -21,9 +21,12 @@ type lan struct {
 	mu    sync.Mutex
 	nodes map[raft.ServerID]*Node
 	cut   map[raft.ServerID]bool
+	sent  map[string]int // messages by name
 }
 
-func newLAN() *lan { return &lan{nodes: map[raft.ServerID]*Node{}, cut: map[raft.ServerID]bool{}} }
+func newLAN() *lan {
+	return &lan{nodes: map[raft.ServerID]*Node{}, cut: map[raft.ServerID]bool{}, sent: map[string]int{}}
+}
 
 func (l *lan) set(id raft.ServerID, n *Node) {
 	l.mu.Lock()
@@ -37,6 +40,12 @@ func (l *lan) cutOff(id raft.ServerID, yes bool) {
 	l.cut[id] = yes
 }
 
+func (l *lan) count(message string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sent[message]
+}
+
 // port is the Sender of one node.
 type port struct {
 	lan  *lan
@@ -45,6 +54,7 @@ type port struct {
 
 func (p port) Send(ctx context.Context, to raft.ServerID, message string, body []byte) ([]byte, error) {
 	p.lan.mu.Lock()
+	p.lan.sent[message]++
 	n, cut := p.lan.nodes[to], p.lan.cut[to] || p.lan.cut[p.from]
 	p.lan.mu.Unlock()
 	if cut {

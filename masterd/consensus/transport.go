@@ -11,13 +11,16 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
 )
 
 // Limits and times of the transport.
 const (
 	messageTimeout  = 2 * time.Second // one AppendEntries, vote or TimeoutNow
 	snapshotTimeout = 60 * time.Second
-	maxSnapshot     = 64 << 20 // bytes of a snapshot that travels in one message
+	maxSnapshot     = state.MaxSnapshot // bytes of a snapshot, which travels in one message
 )
 
 // errClosed is what raft sees once the transport is closed for good.
@@ -190,8 +193,8 @@ func (t *Transport) Handle(ctx context.Context, from raft.ServerID, message stri
 	if err != nil {
 		return nil, err
 	}
-	if id := cmd.(raft.WithRPCHeader).GetRPCHeader().ID; !bytes.Equal(id, []byte(from)) {
-		return nil, fmt.Errorf("%s: header names %q, the peer is %q", message, clip(id), from)
+	if id := cmd.GetRPCHeader().ID; !bytes.Equal(id, []byte(from)) {
+		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "%s: header names %q, the peer is %q", message, clip(id), from)
 	}
 	answer := make(chan raft.RPCResponse, 1)
 	rpc := raft.RPC{Command: cmd, RespChan: answer}

@@ -2,9 +2,12 @@ package consensus
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/raft"
+
+	"rolekey/cluster"
 )
 
 // Names of the messages, the last element of the RPC path.
@@ -24,7 +27,8 @@ type wire struct {
 	Proof    json.RawMessage `json:"proof,omitempty"`
 }
 
-func decode(message string, body []byte) (cmd any, snapshot []byte, err error) {
+// decode reads a message, and refuses what would make raft panic.
+func decode(message string, body []byte) (cmd raft.WithRPCHeader, snapshot []byte, err error) {
 	switch message {
 	case MessageAppendEntries:
 		cmd = new(raft.AppendEntriesRequest)
@@ -37,34 +41,64 @@ func decode(message string, body []byte) (cmd any, snapshot []byte, err error) {
 	case MessageTimeoutNow:
 		cmd = new(raft.TimeoutNowRequest)
 	default:
-		return nil, nil, fmt.Errorf("raft message %q is unknown", clip([]byte(message)))
+		return nil, nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "raft message %q is unknown", clip([]byte(message)))
 	}
 	w := wire{Message: cmd}
-	if err := json.Unmarshal(body, &w); err != nil {
-		return nil, nil, fmt.Errorf("decode %s: %w", message, err)
+	err = json.Unmarshal(body, &w)
+	if err == nil {
+		err = check(message, cmd, w)
 	}
-	if w.Message == nil { // JSON null replaces the pointer
-		return nil, nil, fmt.Errorf("decode %s: no message", message)
+	if err != nil {
+		return nil, nil, cluster.Errorf(cluster.CodeBadFormat, "decode %s: %v", message, err)
 	}
-	if err := check(w.Message); err != nil {
-		return nil, nil, fmt.Errorf("decode %s: %w", message, err)
-	}
-	if message == MessageInstallSnapshot && w.Snapshot == nil {
-		w.Snapshot = []byte{}
-	}
-	return w.Message, w.Snapshot, nil
+	return cmd, w.Snapshot, nil
 }
 
-// check refuses what would make raft panic.
-func check(cmd any) error {
-	a, ok := cmd.(*raft.AppendEntriesRequest)
-	if !ok {
-		return nil
+func check(message string, cmd raft.WithRPCHeader, w wire) error {
+	if w.Message != any(cmd) { // JSON null replaces the pointer
+		return errors.New("no message")
 	}
-	for i, e := range a.Entries {
-		if e == nil {
-			return fmt.Errorf("entry %d is missing", i)
+	if (message == MessageInstallSnapshot) != (w.Snapshot != nil) {
+		return errors.New("a snapshot and its message belong together")
+	}
+	switch m := cmd.(type) {
+	case *raft.AppendEntriesRequest:
+		for i, e := range m.Entries {
+			if err := checkEntry(e); err != nil {
+				return fmt.Errorf("entry %d: %w", i, err)
+			}
 		}
+	case *raft.InstallSnapshotRequest:
+		if m.SnapshotVersion != raft.SnapshotVersionMax {
+			return fmt.Errorf("snapshot format %d", m.SnapshotVersion)
+		}
+		return checkConfiguration(m.Configuration)
 	}
+	return nil
+}
+
+func checkEntry(e *raft.Log) error {
+	if e == nil {
+		return errors.New("it is missing")
+	}
+	switch e.Type {
+	case raft.LogCommand, raft.LogNoop, raft.LogBarrier:
+		return nil
+	case raft.LogConfiguration:
+		return checkConfiguration(e.Data)
+	default:
+		return fmt.Errorf("type %d", e.Type)
+	}
+}
+
+// checkConfiguration tries what raft will do: raft has no decoder that returns
+// an error.
+func checkConfiguration(b []byte) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("the configuration is not readable")
+		}
+	}()
+	raft.DecodeConfiguration(b)
 	return nil
 }
