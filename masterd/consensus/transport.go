@@ -155,12 +155,12 @@ func (t *Transport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, args *raf
 // InstallSnapshot implements raft.Transport. The replicated state is small, so
 // a snapshot travels in one message.
 func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	b, err := io.ReadAll(io.LimitReader(data, maxSnapshot+1))
+	if args.Size > maxSnapshot {
+		return fmt.Errorf("send snapshot: %d bytes, the limit is %d", args.Size, maxSnapshot)
+	}
+	b, err := io.ReadAll(io.LimitReader(data, args.Size))
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
-	}
-	if len(b) > maxSnapshot {
-		return fmt.Errorf("send snapshot: over %d bytes", maxSnapshot)
 	}
 	return t.call(id, MessageInstallSnapshot, snapshotTimeout, wire{Message: args, Snapshot: b}, resp)
 }
