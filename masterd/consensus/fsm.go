@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"rolekey/cluster"
 	"rolekey/masterd/state"
 )
 
@@ -16,6 +17,7 @@ import (
 // goroutine; readers load the pointer.
 type fsm struct {
 	current atomic.Pointer[state.State]
+	stopped atomic.Bool // an entry could not be applied
 	fatal   func(error)
 
 	mu      sync.Mutex
@@ -43,13 +45,23 @@ func (f *fsm) set(s *state.State) {
 	f.changed = make(chan struct{})
 }
 
+// errStopped answers for every entry from one on that this release does not
+// understand.
+var errStopped = cluster.Errorf(cluster.CodeUnsupportedFormat, "raft's log holds an entry that this release does not understand").
+	WithHint("upgrade this node")
+
 // Apply implements raft.FSM. A command that this release does not know stops
-// the daemon: to skip it would be to disagree with the other candidates.
+// the daemon: to skip it would be to disagree with the other candidates. Until
+// the daemon has ended, nothing later is applied either.
 func (f *fsm) Apply(l *raft.Log) any {
+	if f.stopped.Load() {
+		return state.Result{Err: errStopped}
+	}
 	cmd, err := state.DecodeCommand(l.Data)
 	if err != nil {
+		f.stopped.Store(true)
 		f.fatal(fmt.Errorf("apply raft entry %d: %w; this release is too old for the cluster's log, or the log is damaged", l.Index, err))
-		return state.Result{}
+		return state.Result{Err: errStopped}
 	}
 	next, result := f.current.Load().Apply(cmd, l.Index, l.Term)
 	f.set(next)
@@ -58,11 +70,10 @@ func (f *fsm) Apply(l *raft.Log) any {
 
 // Snapshot implements raft.FSM; the state is immutable, so it costs nothing.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	s := f.current.Load()
-	if s == nil {
-		return nil, errors.New("snapshot: no state yet")
+	if f.stopped.Load() { // it lacks an entry that raft counts as applied
+		return nil, fmt.Errorf("snapshot: %w", errStopped)
 	}
-	return snapshot{s}, nil
+	return snapshot{f.current.Load()}, nil
 }
 
 // Restore implements raft.FSM.
