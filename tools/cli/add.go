@@ -86,7 +86,7 @@ func (a *app) tokensCommand() *cobra.Command {
 		Short: "List and revoke admission strings",
 		Args:  atLeastOne,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return usageError{fmt.Errorf("unknown command %q\nSee '%s --help'", args[0], cmd.CommandPath())}
+			return usage("unknown command %q\nSee '%s --help'", args[0], cmd.CommandPath())
 		},
 		Example: "  gnt-node tokens list\n  gnt-node tokens revoke 1f0e6a9c-6f5c-4f6e-9d2b-0b8f5c0d7a11",
 	}
@@ -98,7 +98,7 @@ func (a *app) tokensCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := cluster.ParseUUID(args[0])
 			if err != nil {
-				return usageError{err}
+				return usage("%v", err)
 			}
 			if err := a.client.call(cmd.Context(), http.MethodDelete, "/2/admissions/"+id.String(), nil, nil); err != nil {
 				return err

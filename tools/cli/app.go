@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,14 +57,14 @@ func (a *app) prepare(cmd *cobra.Command) {
 	cmd.SetVersionTemplate(cmd.Name() + " (Rolekey) {{.Version}}\n")
 	cmd.SetOut(a.out)
 	cmd.SetErr(a.err)
-	cmd.PersistentFlags().StringVar(&a.root, "root", os.Getenv("ROLEKEY_ROOT"), "work below this folder instead of / (ROLEKEY_ROOT)")
+	cmd.PersistentFlags().StringVar(&a.root, "root", "", "work below this folder instead of / (default: $ROLEKEY_ROOT)")
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath())}
+		return usage("%v\nSee '%s --help'", err, c.CommandPath())
 	})
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error { return a.connect() }
 	cmd.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return usageError{fmt.Errorf("unknown command %q\nSee '%s --help'", args[0], c.CommandPath())}
+			return usage("unknown command %q\nSee '%s --help'", args[0], c.CommandPath())
 		}
 		c.SetOut(a.err)
 		return errors.Join(c.Help(), &exitError{ExitFailed, ""})
@@ -72,9 +73,9 @@ func (a *app) prepare(cmd *cobra.Command) {
 }
 
 func (a *app) connect() error {
-	at := paths.Layout{}
-	if a.root != "" {
-		root, err := filepath.Abs(a.root)
+	at := paths.Layout{Root: cmp.Or(a.root, os.Getenv("ROLEKEY_ROOT"))}
+	if at.Root != "" {
+		root, err := filepath.Abs(at.Root)
 		if err != nil {
 			return fmt.Errorf("find root folder: %w", err)
 		}
@@ -94,7 +95,7 @@ func (a *app) jsonFlag(cmd *cobra.Command) *cobra.Command {
 func exactArgs(n int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != n {
-			return usageError{fmt.Errorf("usage: %s\nSee '%s --help'", cmd.UseLine(), cmd.CommandPath())}
+			return usage("usage: %s\nSee '%s --help'", cmd.UseLine(), cmd.CommandPath())
 		}
 		return nil
 	}

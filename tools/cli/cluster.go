@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -60,9 +59,9 @@ func (a *app) printMap(m wire.Map) error {
 		{"Map", fmt.Sprintf("version %d of epoch %d, issued %s", m.Version, m.Epoch, when(m.Issued))},
 		{"Hash", m.Hash.String()},
 		{"Master", master},
-		{"Lease", fmt.Sprintf("%s, then %s; sshd's own: %s", seconds(m.LeaseSeconds), m.Policy, seconds(m.SSHLease))},
+		{"Lease", fmt.Sprintf("%s for RPC (%s afterwards), %s for SSH keys", seconds(m.LeaseSeconds), m.Policy, seconds(m.SSHLease))},
 		{"SSH reach", string(m.SSHReach)},
-		{"Recovery", fmt.Sprintf("%d of %d keys", m.Recovery.Threshold, len(m.Recovery.Keys))},
+		{"Recovery", recovery(m.Recovery)},
 	}, "")
 	fmt.Fprintln(a.out)
 	voter := map[string]string{}
@@ -73,7 +72,14 @@ func (a *app) printMap(m wire.Map) error {
 		}
 	}
 	t := mapTable(voter)
-	return t.print(&app{out: a.out}, m.Nodes)
+	return t.print(a, m.Nodes)
+}
+
+func recovery(r wire.MapRecovery) string {
+	if len(r.Keys) == 0 {
+		return "no key; the loss of a majority of the voters is final"
+	}
+	return fmt.Sprintf("with %d of %d keys", r.Threshold, len(r.Keys))
 }
 
 func mapTable(vote map[string]string) table[wire.MapNode] {
@@ -105,7 +111,17 @@ func mapTable(vote map[string]string) table[wire.MapNode] {
 	return t
 }
 
-func seconds(n uint32) string { return (time.Duration(n) * time.Second).String() }
+// seconds prints a duration without the zeros at its end.
+func seconds(n uint32) string {
+	s := (time.Duration(n) * time.Second).String()
+	if n >= 60 {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if n >= 3600 {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
 
 func (a *app) infoCommand() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{
@@ -197,7 +213,7 @@ func (a *app) masterOnDisk(cause error) (string, error) {
 	text, err := os.ReadFile(a.client.at.SSConf("master_node"))
 	switch {
 	case err == nil:
-		return strings.TrimSpace(string(bytes.TrimRight(text, "\n"))), nil
+		return strings.TrimSpace(string(text)), nil
 	case a.client.hasNoMap():
 		return "", noCluster()
 	}
@@ -220,8 +236,10 @@ func (a *app) versionCommand() *cobra.Command {
 				return a.printJSON(v)
 			}
 			printItems(a.out, []item{
-				{"Software version", v.Software}, {"Internode protocol", v.RPC},
-				{"Candidate map format", v.Map}, {"RAPI version", v.RAPI},
+				{"Software version", v.Software},
+				{"Internode protocol", v.RPC},
+				{"Candidate map format", v.Map},
+				{"RAPI version", v.RAPI},
 			}, "")
 			return nil
 		},

@@ -45,7 +45,12 @@ var ganetiClass = map[cluster.Code]string{
 }
 
 // usageError is a command line that says nothing sensible.
-type usageError struct{ error }
+type usageError string
+
+// Error implements error.
+func (e usageError) Error() string { return string(e) }
+
+func usage(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
 // exitError ends the command with a code. The text may have been printed.
 type exitError struct {
@@ -86,7 +91,7 @@ func exitCode(err error) int {
 // explain prints why a command failed, in Ganeti's words.
 func explain(w io.Writer, err error) {
 	var exit *exitError
-	var usage usageError
+	var misuse usageError
 	var prereq *prereqError
 	var coded *cluster.Error
 	switch {
@@ -94,14 +99,14 @@ func explain(w io.Writer, err error) {
 		if exit.text != "" {
 			fmt.Fprintln(w, exit.text)
 		}
-	case errors.As(err, &usage):
-		fmt.Fprintln(w, usage.Error())
+	case errors.As(err, &misuse):
+		fmt.Fprintln(w, misuse.Error())
 	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(w, "Aborted. What was submitted goes on; see gnt-job list.")
+		fmt.Fprintln(w, "Aborted.")
 	case errors.As(err, &prereq):
 		explainPrereq(w, prereq.class, prereq.text, prereq.hint)
 	case errors.As(err, &coded):
-		if coded == errSilent {
+		if errors.Is(err, errSilent) {
 			fmt.Fprintln(w, coded.Message)
 			return
 		}

@@ -86,7 +86,7 @@ func (f *initFlags) add(cmd *cobra.Command) {
 func (f *initFlags) request(name string) (req rpc.InitRequest, err error) {
 	req.CandidatePoolSize, req.NoRecoveryKey, req.SSHSetup = f.pool, f.noRecovery, !f.noSSH
 	if f.noRecovery == (len(f.recipients) > 0) {
-		return req, usageError{errors.New("Give either --recovery-recipient, for the key that saves a cluster which lost a majority of its voters,\nor --no-recovery-key, if such a cluster may be lost")}
+		return req, usage("Give either --recovery-recipient, for the key that saves a cluster which lost a majority of its voters,\nor --no-recovery-key, if such a cluster may be lost")
 	}
 	if f.node == "" {
 		if f.node, err = os.Hostname(); err != nil {
@@ -109,10 +109,10 @@ func (f *initFlags) request(name string) (req rpc.InitRequest, err error) {
 		return req, err
 	}
 	if req.Policy, err = cluster.ParsePolicy(f.policy); err != nil {
-		return req, usageError{err}
+		return req, usage("%v", err)
 	}
 	if req.SSHReach, err = cluster.ParseSSHReach(f.sshReach); err != nil {
-		return req, usageError{err}
+		return req, usage("%v", err)
 	}
 	req.RecoveryRecipient, err = readRecipients(f.recipients)
 	return req, err
@@ -129,10 +129,10 @@ func readRecipients(list []string) ([]string, error) {
 		}
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil, usageError{fmt.Errorf("read recipients: %w", err)}
+			return nil, usage("read recipients: %v", err)
 		}
 		if len(text) > maxRecipients {
-			return nil, usageError{fmt.Errorf("read recipients: %s is larger than %d bytes", path, maxRecipients)}
+			return nil, usage("read recipients: %s is larger than %d bytes", path, maxRecipients)
 		}
 		for line := range strings.Lines(string(text)) {
 			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {

@@ -96,7 +96,7 @@ func (a *app) await(ctx context.Context, id int64, f follower) (jobState, error)
 		news, err := a.news(ctx, id, req)
 		if err != nil {
 			a.note("Job %d goes on without this command; see gnt-job info %d", id, id)
-			return state, err
+			return state, fmt.Errorf("wait for job %d: %w", id, err)
 		}
 		if news == nil {
 			continue

@@ -176,7 +176,7 @@ func (a *app) getJob(cmd *cobra.Command, arg string, j *wire.Job) error {
 func jobID(arg string) (int64, error) {
 	id, err := strconv.ParseInt(arg, 10, 64)
 	if err != nil || id <= 0 || id >= 1e18 {
-		return 0, usageError{fmt.Errorf("Invalid job ID '%.20s': want a positive number", arg)}
+		return 0, usage("Invalid job ID '%.20s': want a positive number", arg)
 	}
 	return id, nil
 }

@@ -126,7 +126,7 @@ its trust in the former map ends by itself.`,
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if m.MasterCandidate == nil && m.Drained == nil && m.Offline == nil && m.MasterCapable == nil && m.VMCapable == nil {
-				return usageError{errors.New("Please give at least one of the parameters.")}
+				return usage("Please give at least one of the parameters.")
 			}
 			return a.modify(cmd.Context(), s, args[0], m)
 		},

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -42,7 +41,7 @@ func (switchValue) Type() string { return "yes|no" }
 // wholeSeconds converts a duration that the map can hold.
 func wholeSeconds(flag string, d time.Duration) (uint32, error) {
 	if d <= 0 || d%time.Second != 0 || d > time.Duration(1<<31)*time.Second {
-		return 0, usageError{fmt.Errorf("--%s %s: want whole seconds, as 3s or 2m", flag, d)}
+		return 0, usage("--%s %s: want whole seconds, as 3s or 2m", flag, d)
 	}
 	return uint32(d / time.Second), nil
 }
@@ -52,7 +51,7 @@ func parseAddresses(list []string) ([]netip.Addr, error) {
 	for i, s := range list {
 		a, err := cluster.ParseAddr(s)
 		if err != nil {
-			return nil, usageError{err}
+			return nil, usage("%v", err)
 		}
 		out[i] = a
 	}
@@ -62,7 +61,7 @@ func parseAddresses(list []string) ([]netip.Addr, error) {
 func parseName(s string) (cluster.Name, error) {
 	name, err := cluster.ParseName(s)
 	if err != nil {
-		return "", usageError{err}
+		return "", usage("%v", err)
 	}
 	return name, nil
 }
