@@ -240,7 +240,7 @@ func (d *Daemon) recovery(f founding, recipients []string) (candmap.Recovery, st
 	if f.Init.NoRecoveryKey {
 		return candmap.Recovery{Keys: []candmap.SigningKey{}}, "", nil
 	}
-	path, note := d.recoveryFile(f.Cluster), filepath.Join(d.initDir(), "recovery.json")
+	path, note := d.recoveryFile(f.Cluster), filepath.Join(d.initDir(), recoveryNote)
 	var kept candmap.Recovery
 	if ok, err := readStrict(note, &kept); err != nil || ok {
 		return kept, path, err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"rolekey/candmap"
@@ -49,8 +50,14 @@ type csr struct {
 	pin cluster.Digest
 }
 
+// newCSR asks again with the key of a certificate that an interrupted run
+// installed: to the cluster, the key is this machine.
 func newCSR(dir, name string) (csr, error) {
-	key, err := pki.Files{Dir: dir, Name: name}.Prepare()
+	files := pki.Files{Dir: dir, Name: name}
+	if p, err := files.Load(); err == nil {
+		return csrOf(p.Key())
+	}
+	key, err := files.Prepare()
 	if err != nil {
 		return csr{}, err
 	}
@@ -147,10 +154,7 @@ func (in *installation) write(tmp string, roots *pki.Roots) error {
 	if err := atomicfile.Write(filepath.Join(tmp, "ca.pem"), roots.Encode(), atomicfile.Durable(0o644)); err != nil {
 		return err
 	}
-	if err := in.id.write(tmp); err != nil {
-		return err
-	}
-	return atomicfile.Remove(filepath.Join(tmp, requestFile))
+	return in.id.write(tmp)
 }
 
 // installMap makes the map folder anew. Without an identity nothing in it
@@ -186,11 +190,23 @@ func (d *Daemon) commit(tmp string) error {
 	if err := unix.Rename(tmp, d.cfg.Paths.NodeDir()); err != nil {
 		return fmt.Errorf("install node folder %s: %w", d.cfg.Paths.NodeDir(), err)
 	}
-	return atomicfile.SyncDir(d.cfg.Paths.StateDir())
+	if err := atomicfile.SyncDir(d.cfg.Paths.StateDir()); err != nil {
+		return err
+	}
+	for _, name := range []string{requestFile, recoveryNote} {
+		if err := atomicfile.Remove(filepath.Join(d.cfg.Paths.NodeDir(), name)); err != nil {
+			d.log.Warn("a file of the installation is left behind", zap.Error(err)) // it means nothing there
+		}
+	}
+	return nil
 }
 
-// requestFile says in a temporary folder what is under way.
-const requestFile = "request.json"
+// Files of a temporary folder: what is under way, and the public half of the
+// recovery key that is stored.
+const (
+	requestFile  = "request.json"
+	recoveryNote = "recovery.json"
+)
 
 func (d *Daemon) initDir() string { return filepath.Join(d.cfg.Paths.StateDir(), "init.tmp") }
 func (d *Daemon) joinDir() string { return filepath.Join(d.cfg.Paths.StateDir(), "join.tmp") }
