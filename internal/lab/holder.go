@@ -243,7 +243,7 @@ func (h *holder) killEverything() {
 			return
 		}
 		killTree(left, syscall.SIGKILL)
-		time.Sleep(5 * time.Millisecond) // for the kernel to end them and for reap
+		time.Sleep(5 * time.Millisecond) // why-sleep: the kernel tells of no end of a process that is not our child
 	}
 }
 
