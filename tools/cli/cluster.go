@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,7 +73,22 @@ func (a *app) printMap(m wire.Map) error {
 		}
 	}
 	t := mapTable(voter)
-	return t.print(a, m.Nodes)
+	if err := t.print(a, m.Nodes); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(m.Nodes, func(n wire.MapNode) bool { return n.Version > 0 }) {
+		a.note("Only the master knows what the nodes hold; this node is not in office.")
+	}
+	return nil
+}
+
+// heard is a fact about a node that has confirmed a map; there are none about
+// another.
+func heard(version uint64, fact bool) any {
+	if version == 0 {
+		return nil
+	}
+	return fact
 }
 
 func recovery(r wire.MapRecovery) string {
@@ -104,8 +120,8 @@ func mapTable(vote map[string]string) table[wire.MapNode] {
 			}
 			return fmt.Sprintf("%.1fs ago", *n.AgeSeconds)
 		}},
-		{"fresh", "Fresh", func(n wire.MapNode) any { return n.Fresh }, nil},
-		{"reachable", "Reachable", func(n wire.MapNode) any { return n.Reachable }, nil},
+		{"fresh", "Fresh", func(n wire.MapNode) any { return heard(n.Version, n.Fresh) }, nil},
+		{"reachable", "Reachable", func(n wire.MapNode) any { return heard(n.Version, n.Reachable) }, nil},
 	}}
 	t.defaults = t.names()
 	return t

@@ -38,6 +38,14 @@ func TestMap(t *testing.T) {
 	}
 }
 
+// A node that is not the master knows of no confirmations, and says so.
+func TestMapOfAnotherCandidate(t *testing.T) {
+	m := master(t, 2)
+	if r := m.run(Cluster, "map"); r.code != ExitOK || !strings.Contains(r.out, "? ") || !strings.Contains(r.err, "Only the master knows") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // The fields that others rely on.
 func TestMapJSON(t *testing.T) {
 	m := threeNodes(t)

@@ -140,8 +140,8 @@ func (s *submission) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&s.printID, "print-jobid", false, "print the job's id first")
 }
 
-// change submits a job and waits for it. ok is false when it was only
-// submitted. A job that succeeded, but not on all nodes yet, is an *exitError.
+// change submits a job and waits for its success, which may not have reached
+// all nodes yet: see pending. ok is false when it was only submitted.
 func (a *app) change(ctx context.Context, s submission, verb, path string, body any) (id int64, state jobState, ok bool, err error) {
 	if err = a.client.call(ctx, verb, path, body, &id); err != nil {
 		return 0, state, false, err
@@ -160,10 +160,8 @@ func (a *app) change(ctx context.Context, s submission, verb, path string, body 
 	if state, err = a.await(ctx, id, a.notes()); err != nil {
 		return id, state, false, err
 	}
-	if err = state.failure(id); err != nil {
-		return id, state, false, err
-	}
-	return id, state, true, a.pending(state.unreachable)
+	err = state.failure(id)
+	return id, state, err == nil, err
 }
 
 // failure returns why the job did not succeed, or nil.
@@ -215,7 +213,7 @@ func decodeFailure(result json.RawMessage, text string) error {
 }
 
 // pending names the nodes that have not confirmed a change, and when their old
-// trust ends by itself.
+// trust ends by itself. If there are none it returns nil.
 func (a *app) pending(nodes []wire.Unreachable) error {
 	if len(nodes) == 0 {
 		return nil

@@ -44,8 +44,8 @@ func nodeTable() *table[wire.Node] {
 		{"voter", "Voter", func(n n) any { return n.Voter }, nil},
 		{"map_version", "MapVersion", func(n n) any { return n.MapVersion }, mapVersion},
 		{"addresses", "Addresses", func(n n) any { return n.Addresses }, nil},
-		{"fresh", "Fresh", func(n n) any { return n.Fresh }, nil},
-		{"reachable", "Reachable", func(n n) any { return n.Reachable }, nil},
+		{"fresh", "Fresh", func(n n) any { return heard(n.MapVersion, n.Fresh) }, nil},
+		{"reachable", "Reachable", func(n n) any { return heard(n.MapVersion, n.Reachable) }, nil},
 		{"joined", "Joined", func(n n) any { return n.Joined }, nil},
 		{"incarnation", "Incarnation", func(n n) any { return n.Incarnation }, nil},
 		{"pip", "PrimaryIP", func(n n) any { return n.PIP }, nil},
@@ -163,7 +163,7 @@ func (a *app) modify(ctx context.Context, s submission, node string, m wire.Node
 		}
 	}
 	if a.asJSON {
-		return errors.Join(a.printJSON(out), err)
+		return errors.Join(a.printJSON(out), a.pending(out.Unreachable))
 	}
 	if len(out.Changes) > 0 {
 		fmt.Fprintf(a.out, "Modified node %s\n", node)
@@ -171,7 +171,7 @@ func (a *app) modify(ctx context.Context, s submission, node string, m wire.Node
 	for _, c := range out.Changes {
 		fmt.Fprintf(a.out, " - %-5s -> %s\n", c[0], c[1])
 	}
-	return err
+	return a.pending(out.Unreachable)
 }
 
 func (a *app) removeCommand() *cobra.Command {
@@ -185,10 +185,13 @@ not be reachable; when it returns it is told, and cleans up.`,
 		Args:    exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, state, ok, err := a.change(cmd.Context(), s, http.MethodDelete, nodePath(args[0], ""), nil)
-			if ok && a.asJSON {
-				return errors.Join(a.printJSON(modified{id, args[0], [][2]string{}, state.unreachable}), err)
+			if !ok {
+				return err
 			}
-			return err
+			if a.asJSON {
+				err = a.printJSON(modified{id, args[0], [][2]string{}, state.unreachable})
+			}
+			return errors.Join(err, a.pending(state.unreachable))
 		},
 	})
 	s.flags(cmd)
