@@ -66,6 +66,9 @@ func newSigner(n voter, self cluster.NodeID, key func() ed25519.PrivateKey, stab
 	if err := json.Unmarshal(b, &s.last); err != nil {
 		return nil, fmt.Errorf("read newest signed version: %w", err)
 	}
+	if s.last.Version.IsZero() || s.last.Hash.IsZero() {
+		return nil, errors.New("read newest signed version: it is empty")
+	}
 	return s, nil
 }
 
@@ -105,7 +108,16 @@ func (s *signer) fromLeader(peer cluster.NodeID, term uint64) error {
 }
 
 func (s *signer) signMap(ctx context.Context, key ed25519.PrivateKey, leader cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+	if newest := s.newest(); newest.Newer(req.Version) {
+		// After a restart the log first has to reach what was signed before.
+		if _, err := s.entry(ctx, newest); err != nil {
+			return candmap.Signature{}, err
+		}
+	}
 	entry, err := s.entry(ctx, req.Version)
+	if err == nil {
+		err = s.fromLeader(leader, req.Term) // it may have waited
+	}
 	if err != nil {
 		return candmap.Signature{}, err
 	}
@@ -166,13 +178,17 @@ func (s *signer) timely(m *candmap.Map, e state.ChainEntry, leader cluster.NodeI
 }
 
 // remember writes down what is about to be signed. The same version in
-// another form is refused for ever.
+// another form is refused for ever, and so is an older one from a log that did
+// not lead to the newest one signed.
 func (s *signer) remember(e state.ChainEntry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch c := e.Version.Compare(s.last.Version); {
 	case c < 0:
-		return nil // the chain that holds it also holds the newest one signed
+		if newest, ok := s.node.State().Entry(s.last.Version); !ok || newest.Hash != s.last.Hash {
+			return cluster.Errorf(cluster.CodeMapFork, "this voter has signed map %s, to which its log does not lead", s.last.Version)
+		}
+		return nil
 	case c == 0 && e.Hash != s.last.Hash:
 		return cluster.Errorf(cluster.CodeMapFork, "this voter has signed another map %s", e.Version)
 	case c == 0:

@@ -111,27 +111,37 @@ func (v *vault) ensure(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
 // createLocked makes what is missing, in an order in which a crash leaves
 // something that the next call completes.
 func (v *vault) createLocked(ctx seal.Context) error {
-	if v.ring != nil && v.ring.Context() == ctx {
-		return nil
-	}
-	if err := os.MkdirAll(v.at.MasterdDir(), 0o700); err != nil {
-		return fmt.Errorf("create candidate keys: %w", err)
-	}
-	ring, err := seal.Ensure(v.at.Keyring(), ctx, v.at.SigningKey(), v.at.CandidateKey(), v.at.RaftDB(), v.at.SnapshotDir())
+	ring, err := v.ringLocked(ctx)
 	if err != nil {
-		return fmt.Errorf("create candidate keys: %w", err)
+		return err
 	}
 	if _, err := os.Lstat(v.at.SigningKey()); errors.Is(err, fs.ErrNotExist) {
 		if err := createSigning(ring, v.at.SigningKey()); err != nil {
 			return err
 		}
 	}
+	// Even with an open ring: a crash may have come between the two keys.
 	if _, err := os.Lstat(v.at.CandidateKey()); errors.Is(err, fs.ErrNotExist) {
 		if err := createClient(ring, v.at.CandidateKey()); err != nil {
 			return err
 		}
 	}
 	return v.openLocked(ctx)
+}
+
+// ringLocked returns the keyring that is open, or opens or makes it.
+func (v *vault) ringLocked(ctx seal.Context) (*seal.Keyring, error) {
+	if v.ring != nil && v.ring.Context() == ctx {
+		return v.ring, nil
+	}
+	if err := os.MkdirAll(v.at.MasterdDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("create candidate keys: %w", err)
+	}
+	ring, err := seal.Ensure(v.at.Keyring(), ctx, v.at.SigningKey(), v.at.CandidateKey(), v.at.RaftDB(), v.at.SnapshotDir())
+	if err != nil {
+		return nil, fmt.Errorf("create candidate keys: %w", err)
+	}
+	return ring, nil
 }
 
 func createSigning(ring *seal.Keyring, path string) error {

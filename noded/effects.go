@@ -17,6 +17,9 @@ import (
 // changed, in both directions, and waits for their handlers in flight.
 func (m *member) Revoke(old, next *candmap.View) {
 	m.ssh.revoked(old, next)
+	if lostNode(old.Roster, next.Roster) {
+		poke(m.rekeyNow)
+	}
 	m.logins.add(unauthorized(old, next))
 	if m.candidate(old) && !m.candidate(next) {
 		m.demoted.Store(true)

@@ -44,6 +44,7 @@ type member struct {
 	news     bell // view, beacon or freshness changed
 	pullNow  chan struct{}
 	sweepNow chan struct{} // keys may have to be destroyed
+	rekeyNow chan struct{} // a node is gone, and knows the gossip key
 	demoted  atomic.Bool   // a newer map took the candidate role in this run
 	refused  atomic.Bool   // candidates say that this node is not in the roster
 	told     atomic.Bool   // that the node is removed has been logged
@@ -83,7 +84,7 @@ func (c *liveCert) identity() (pki.Identity, error) { return pki.Identify(c.pair
 func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m := &member{
 		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, keys: d.keys, certs: map[string]*liveCert{},
-		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1),
+		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, log: d.log, now: d.cfg.now}
 	m.logins = &sessions{proc: "/proc", log: d.log, account: m.sshAccount, wake: make(chan struct{}, 1)}
@@ -176,6 +177,7 @@ func (m *member) run(ctx context.Context) error {
 	g.Go("rpc", m.server.Run)
 	g.Go("map", m.keeper.Run)
 	g.Go("gossip", m.gossip.Run)
+	g.Go("gossip key", m.followGossipKey)
 	g.Go("ssh", m.maintainSSH)
 	g.Go("sessions", m.logins.run)
 	g.Go("masterd", m.followMasterd)

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"rolekey/candmap/gossip"
 	"rolekey/cluster"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
@@ -113,6 +115,7 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 		left.Node = *n
 	}
 	if p.NoOp() {
+		r.tidy(ctx, p.Node)
 		return json.Marshal(left.Results)
 	}
 	if p.Demotes() {
@@ -130,6 +133,9 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 			if err = r.awaitOut(ctx, p.Node); err == nil {
 				keys, left.Cert, err = r.createKeys(ctx, p.Node)
 			}
+			if err != nil {
+				r.tidy(ctx, p.Node)
+			}
 		case roles.StepCommit:
 			left.Steps = p.Steps[i+1:]
 			return r.commit(ctx, p, keys, &left)
@@ -139,6 +145,15 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 		}
 	}
 	return nil, errors.New("the plan commits nothing")
+}
+
+// tidy destroys what an interrupted promotion left on a node. It is not worth a
+// warning if that fails: noded does it too, later, and such keys open nothing.
+func (r *run) tidy(ctx context.Context, id cluster.NodeID) {
+	if n := r.c.State().Node(id); n == nil || n.Flags.MasterCandidate || n.Flags.Offline || ctx.Err() != nil {
+		return
+	}
+	_, _ = r.c.KeyDestroy(ctx, id)
 }
 
 func pairs(flags []roles.Flag) [][2]string {
@@ -293,7 +308,7 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 		case roles.StepKeysDestroy:
 			err = r.destroy(ctx, left)
 		case roles.StepLeave:
-			err = r.c.Dismiss(ctx, &left.Node)
+			err = errors.Join(r.rotateGossip(ctx), r.c.Dismiss(ctx, &left.Node))
 		case roles.StepPool:
 			err = r.fillPool(ctx)
 		}
@@ -305,6 +320,15 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 		}
 	}
 	return json.Marshal(left.Results)
+}
+
+// rotateGossip makes the gossip key that a removed node knows worthless. The
+// others fetch the new one when they see that a node is gone.
+func (r *run) rotateGossip(ctx context.Context) error {
+	key := make([]byte, gossip.KeySize)
+	_, _ = rand.Read(key) // never fails since Go 1.24
+	_, err := r.c.Change(ctx, state.KindGossipChange, state.GossipChange{Key: cluster.NewSecret(key)}, r.job.Actor, r.job.RequestID)
+	return err
 }
 
 func (r *run) install(ctx context.Context, left *resume) error {

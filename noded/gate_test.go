@@ -1,0 +1,283 @@
+package noded
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/rpc"
+	"rolekey/sshkeys"
+)
+
+// identityOf is the certificate by which a node asks the keyserver.
+func identityOf(h *host) func() (*tls.Certificate, error) { return h.member().certs[identityPair].tls }
+
+// TestG1IdentityIsNoCandidate: a certificate of the cluster's CA opens what a
+// member may do, and nothing more.
+func TestG1IdentityIsNoCandidate(t *testing.T) {
+	w, first := founded(t)
+	h := joined(t, w)
+	to := first.member().id.Node
+	caller := w.caller(identityOf(h))
+	for _, m := range rpc.NodedMethods() {
+		arg := "1.0"
+		if m.Name == rpc.MethodRosterGet.Name {
+			arg = w.view.Load().Roster.Hash().String()
+		}
+		var sink []byte
+		err := caller.Call(t.Context(), nodedOf(to), m, arg, struct{}{}, &sink)
+		switch {
+		case m.Tier >= rpc.TierCandidate:
+			wantCode(t, m.Name, err, cluster.CodeNotInMap)
+		case m.Tier == rpc.TierMember && err != nil:
+			t.Errorf("%s: %v", m.Name, err)
+		}
+	}
+	stranger := w.caller(nil)
+	err := stranger.Call(t.Context(), nodedOf(to), rpc.MethodMapGet, "1.0", nil, new([]byte))
+	wantCode(t, "stranger", err, cluster.CodeNoCertificate)
+}
+
+// TestG2CandidateChangesNothing: a candidate that is not the master reads.
+func TestG2CandidateChangesNothing(t *testing.T) {
+	w, first := founded(t)
+	second := joined(t, w)
+	w.promote(second, false)
+	to := first.member().id.Node
+	w.mustPush(to)
+	caller := w.caller(second.masterd.certificate)
+	var s rpc.NodeState
+	if err := caller.Call(t.Context(), nodedOf(to), rpc.MethodState, "", nil, &s); err != nil {
+		t.Errorf("state: %v", err)
+	}
+	for _, m := range []rpc.Method{rpc.MethodKeyCreate, rpc.MethodKeyDestroy, rpc.MethodSSHProbe} {
+		wantCode(t, m.Name, caller.Call(t.Context(), nodedOf(to), m, "", struct{}{}, nil), cluster.CodeNotMaster)
+	}
+}
+
+// TestG4AckComesLast: when a node acknowledges a demotion, its authorized_keys
+// has lost the key and its masterd has confirmed the map.
+func TestG4AckComesLast(t *testing.T) {
+	w, first := founded(t)
+	second := joined(t, w)
+	w.promote(second, false)
+	id := second.member().id.Node
+	w.mustPush(id)
+	w.mustPush(first.member().id.Node)
+	if !strings.Contains(first.authorizedKeys(), id.String()) {
+		t.Fatal("the promoted node's key is not authorized")
+	}
+	caller := w.caller(second.masterd.certificate)
+	state := func() error {
+		return caller.Call(t.Context(), nodedOf(first.member().id.Node), rpc.MethodState, "", nil, new(rpc.NodeState))
+	}
+	if err := state(); err != nil {
+		t.Fatal(err)
+	}
+	var told atomic.Bool
+	first.masterd.setFail(func(path string) error {
+		told.CompareAndSwap(false, path == rpc.LocalView)
+		return nil
+	})
+	w.demote(id)
+	ack := w.mustPush(first.member().id.Node)
+	if strings.Contains(first.authorizedKeys(), id.String()) || !told.Load() {
+		t.Errorf("at the acknowledgement: masterd told %v, keys\n%s", told.Load(), first.authorizedKeys())
+	}
+	if ack.Version != w.at() || !ack.Durable || !ack.Fresh || len(ack.Problems) > 0 || len(ack.Missing) > 0 {
+		t.Errorf("ack %+v", ack)
+	}
+	lease := time.Until(ack.LeaseUntil)
+	if lease <= 0 || lease > 120*time.Second || ack.SSHUntil.Before(time.Now()) {
+		t.Errorf("lease ends in %s, ssh at %s", lease, ack.SSHUntil)
+	}
+	wantCode(t, "the demoted node", state(), cluster.CodeNotInMap)
+}
+
+// TestG4HungMasterdIsTold: a masterd that does not confirm is a problem of the
+// acknowledgement, and delays it no longer than a second.
+func TestG4HungMasterdIsTold(t *testing.T) {
+	w, first := founded(t)
+	hang := make(chan struct{})
+	first.masterd.setFail(func(string) error { <-hang; return nil })
+	t.Cleanup(func() { close(hang) })
+	w.next(func(*candmap.Map) {})
+	ack := w.mustPush(first.member().id.Node)
+	if ack.Version != w.at() || !slices.ContainsFunc(ack.Problems, func(p string) bool { return strings.Contains(p, "did not confirm the map") }) {
+		t.Errorf("ack %+v", ack)
+	}
+}
+
+// TestG4BlockProblemIsTold: what keeps authorized_keys from following is in
+// the acknowledgement; the gate follows all the same.
+func TestG4BlockProblemIsTold(t *testing.T) {
+	w, first := founded(t)
+	if err := os.Remove(first.cfg.SSH.AuthorizedKeys); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/null", first.cfg.SSH.AuthorizedKeys); err != nil {
+		t.Fatal(err)
+	}
+	w.next(func(*candmap.Map) {})
+	ack := w.mustPush(first.member().id.Node)
+	if ack.Version != w.at() || !slices.ContainsFunc(ack.Problems, func(p string) bool { return strings.Contains(p, "authorized_keys") }) {
+		t.Errorf("ack %+v", ack)
+	}
+}
+
+// TestG5DemotedLosesKeys: the keys go with the role, those of masterd too, and
+// although the first attempt fails.
+func TestG5DemotedLosesKeys(t *testing.T) {
+	w, _ := founded(t)
+	second := joined(t, w)
+	w.promote(second, false)
+	id := second.member().id.Node
+	w.mustPush(id)
+	dir := second.d.keys.dir
+	if _, err := dir.Load(); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "destroying a candidate's keys", w.call(id, rpc.MethodKeyDestroy, "", struct{}{}, nil), cluster.CodeConflict)
+	second.masterd.setFail(failOnce(rpc.LocalKeysDestroy))
+	w.demote(id)
+	w.mustPush(id)
+	select {
+	case <-second.masterd.gone:
+	case <-time.After(patience):
+		t.Fatal("masterd was not asked")
+	}
+	if _, err := dir.Load(); !errors.Is(err, sshkeys.ErrNoKey) {
+		t.Errorf("the ssh key: %v", err)
+	}
+	var reply rpc.KeyDestroyReply
+	if err := w.call(id, rpc.MethodKeyDestroy, "", struct{}{}, &reply); err != nil || len(reply.Problems) > 0 {
+		t.Errorf("destroying once more: %+v, %v", reply, err)
+	}
+}
+
+// TestG5StrayKeysGo: keys that an interrupted promotion left are destroyed
+// when they are old, and only by a fresh map.
+func TestG5StrayKeysGo(t *testing.T) {
+	w, _ := founded(t)
+	h := joined(t, w)
+	m := h.member()
+	if _, err := h.d.keys.ensure(m.id.Node); err != nil {
+		t.Fatal(err)
+	}
+	if m.hasStrayKeys() {
+		t.Error("new keys may be those of a promotion under way")
+	}
+	old := time.Now().Add(-2 * strayAge)
+	if err := os.Chtimes(h.cfg.Paths.SSHKey(), old, old); err != nil {
+		t.Fatal(err)
+	}
+	if !m.hasStrayKeys() {
+		t.Error("old keys are left")
+	}
+	h.up() // stale until a beacon arrives
+	if m := h.member(); m.keeper.Fresh() || m.hasStrayKeys() {
+		t.Error("a stale map decides")
+	}
+}
+
+// TestG10OnlyTheMapAuthorizes: whatever the master itself asks for, the keys in
+// authorized_keys are those of the signed map.
+func TestG10OnlyTheMapAuthorizes(t *testing.T) {
+	w, first := founded(t)
+	h := joined(t, w)
+	id := h.member().id.Node
+	before := h.authorizedKeys()
+	evil := sshkeys.KeyOf(newSSHKey(t).PublicKey())
+	body := map[string]any{"incarnation": 1, "ssh": []cluster.SSHKey{evil}, "keys": []cluster.SSHKey{evil}}
+	wantCode(t, "key-create with a key", w.call(id, rpc.MethodKeyCreate, "", body, nil), cluster.CodeBadFormat)
+	if err := w.call(id, rpc.MethodKeyCreate, "", rpc.KeyCreateRequest{Incarnation: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if after := h.authorizedKeys(); after != before {
+		t.Errorf("authorized_keys changed without a map:\n%s", after)
+	}
+	w.next(func(m *candmap.Map) { m.Candidates[0].SSH = append(m.Candidates[0].SSH, evil) })
+	w.mustPush(id)
+	if !strings.Contains(h.authorizedKeys(), sshkeys.Comment(first.member().id.Node)) || strings.Count(h.authorizedKeys(), "ssh-ed25519") != 2 {
+		t.Errorf("the map's keys:\n%s", h.authorizedKeys())
+	}
+}
+
+func TestReachMaster(t *testing.T) {
+	w, first := founded(t)
+	second := joined(t, w)
+	w.promote(second, true)
+	id, master := second.member().id.Node, first.member().id.Node
+	w.next(func(m *candmap.Map) { m.SSHReach = cluster.ReachMaster })
+	w.mustPush(id)
+	if keys := second.authorizedKeys(); strings.Contains(keys, id.String()) || !strings.Contains(keys, master.String()) {
+		t.Errorf("only the master's key should be there:\n%s", keys)
+	}
+	w.next(func(m *candmap.Map) { m.Master = id })
+	w.mustPush(id)
+	if keys := second.authorizedKeys(); !strings.Contains(keys, id.String()) || strings.Contains(keys, master.String()) {
+		t.Errorf("only the new master's key should be there:\n%s", keys)
+	}
+}
+
+func TestKeyCreateOtherIncarnation(t *testing.T) {
+	w, _ := founded(t)
+	h := joined(t, w)
+	err := w.call(h.member().id.Node, rpc.MethodKeyCreate, "", rpc.KeyCreateRequest{Incarnation: 2}, nil)
+	wantCode(t, "key-create", err, cluster.CodeConflict)
+	if _, present := h.d.keys.load(); present {
+		t.Error("there is a key")
+	}
+}
+
+func TestOldMapsAreRefused(t *testing.T) {
+	w, first := founded(t)
+	old := w.boot.Map
+	w.next(func(*candmap.Map) {})
+	id := first.member().id.Node
+	w.mustPush(id)
+	w.mustPush(id) // what is known is no error
+	err := w.call(id, rpc.MethodMapPut, "", rpc.MapDelivery{Maps: []candmap.Envelope{old}}, nil)
+	wantCode(t, "an older map", err, cluster.CodeMapOlder)
+	b := w.beacon()
+	for range 2 {
+		var ack rpc.MapAck
+		if err := w.call(id, rpc.MethodBeaconPut, "", b, &ack); err != nil || ack.Version != w.at() || !ack.Fresh {
+			t.Errorf("beacon: %+v, %v", ack, err)
+		}
+	}
+}
+
+func TestState(t *testing.T) {
+	w, first := founded(t)
+	id := first.member().id.Node
+	mine := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me\n"
+	own, _ := first.d.keys.load()
+	copied := fmt.Sprintf("ssh-ed25519 %s copied\n", strings.Fields(first.authorizedKeys()[strings.Index(first.authorizedKeys(), " ssh-ed25519"):])[1])
+	write(t, first.cfg.SSH.AuthorizedKeys, []byte(mine+first.authorizedKeys()+copied))
+	var s rpc.NodeState
+	if err := w.call(id, rpc.MethodState, "", nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Node != id || s.Version != w.at() || !s.Fresh || s.Roster != w.view.Load().Roster.Hash() || !s.SSHSetup || s.Forks != 0 {
+		t.Errorf("state %+v", s)
+	}
+	if !s.PrivateKey || s.PublicKey == nil || string(s.PublicKey.Blob) != string(own.Blob) || !s.MasterKeys || len(s.Client) != 1 {
+		t.Errorf("keys %+v", s)
+	}
+	if len(s.Authorized) != 1 || string(s.Authorized[0].Blob) != string(own.Blob) || !slices.Contains(s.Foreign, sshkeys.Fingerprint(*own)) {
+		t.Errorf("authorized %v, foreign %v", s.Authorized, s.Foreign)
+	}
+	n := w.view.Load().Roster.Node(id)
+	if s.Server != n.Server[0] || s.Identity != n.Identity[0] || s.ServerEnds.Before(time.Now()) {
+		t.Errorf("certificates %+v", s)
+	}
+}
