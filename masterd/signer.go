@@ -177,21 +177,17 @@ func (s *signer) timely(m *candmap.Map, e state.ChainEntry, leader cluster.NodeI
 	return nil
 }
 
-// remember writes down what is about to be signed. The same version in
-// another form is refused for ever, and so is an older one from a log that did
-// not lead to the newest one signed.
+// remember writes down what is about to be signed. It refuses, for ever, the
+// same version in another form, and any version of a log that does not lead to,
+// or from, the newest one signed: only that one is kept.
 func (s *signer) remember(e state.ChainEntry) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	newest, ok := s.node.State().Entry(s.last.Version)
 	switch c := e.Version.Compare(s.last.Version); {
-	case c < 0:
-		if newest, ok := s.node.State().Entry(s.last.Version); !ok || newest.Hash != s.last.Hash {
-			return cluster.Errorf(cluster.CodeMapFork, "this voter has signed map %s, to which its log does not lead", s.last.Version)
-		}
-		return nil
-	case c == 0 && e.Hash != s.last.Hash:
-		return cluster.Errorf(cluster.CodeMapFork, "this voter has signed another map %s", e.Version)
-	case c == 0:
+	case ok && newest.Hash != s.last.Hash, !ok && c < 0, c == 0 && e.Hash != s.last.Hash: // absent before a newer one: forgotten
+		return cluster.Errorf(cluster.CodeMapFork, "this voter has signed another map %s than its log yields", s.last.Version)
+	case c <= 0:
 		return nil
 	}
 	next := signed{e.Version, e.Hash}

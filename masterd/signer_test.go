@@ -509,7 +509,7 @@ func TestG3PropertyOneFormPerVersion(t *testing.T) {
 }
 
 func (k *voterKit) randomStep(t *rapid.T, labs []*statetest.Lab, forms map[cluster.Version]cluster.Digest) {
-	lab := rapid.SampledFrom(labs).Draw(t, "log")
+	lab := labs[rapid.IntRange(0, len(labs)-1).Draw(t, "log")]
 	switch rapid.IntRange(0, 5).Draw(t, "step") {
 	case 0:
 		k.restart()
@@ -517,11 +517,11 @@ func (k *voterKit) randomStep(t *rapid.T, labs []*statetest.Lab, forms map[clust
 		k.raft.set(lab.S, uint64(rapid.IntRange(1, 3).Draw(t, "term")), 1) // #nosec G115 -- small
 	case 2:
 		k.disk.after = errors.New("lost power")
-		_, _ = k.askMap(rapid.SampledFrom(k.raft.State().Chain).Draw(t, "version"))
+		_, _ = k.askMap(drawVersion(t, k.raft.State()))
 		k.disk.after = nil
 		k.restart()
 	default:
-		e := rapid.SampledFrom(lab.S.Chain).Draw(t, "version")
+		e := drawVersion(t, lab.S)
 		if _, err := k.askMap(e); err != nil {
 			return
 		}
@@ -530,4 +530,8 @@ func (k *voterKit) randomStep(t *rapid.T, labs []*statetest.Lab, forms map[clust
 		}
 		forms[e.Version] = e.Hash
 	}
+}
+
+func drawVersion(t *rapid.T, st *state.State) state.ChainEntry {
+	return st.Chain[rapid.IntRange(0, len(st.Chain)-1).Draw(t, "version")]
 }
