@@ -128,7 +128,7 @@ func (c *client) unanswered(ctx context.Context, cause error) error {
 	}
 	s, err := c.nodeStatus(ctx)
 	switch {
-	case err == nil && s.State == "none":
+	case err == nil && (s.State == "none" || s.State == "removed"):
 		return noCluster()
 	case err == nil && s.State == "member" && !isCandidate(s.Role):
 		return notMaster(string(s.Master))

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"rolekey/cluster"
 	"rolekey/masterd/rapi"
@@ -131,6 +132,11 @@ func TestWhereCommandsDoNotWork(t *testing.T) {
 		m := newMachine(t)
 		m.serveNoded(rpc.LocalStatusReply{State: "none"})
 		m.fail(ExitNoCluster, "hint: gnt-cluster init", Node, "list")
+	})
+	t.Run("removed", func(t *testing.T) {
+		m := newMachine(t)
+		m.serveNoded(rpc.LocalStatusReply{State: "removed", Role: "master-candidate"})
+		m.fail(ExitNoCluster, "Cluster not initialized", Node, "list")
 	})
 	t.Run("no cluster, and masterd says so", func(t *testing.T) {
 		m := master(t, 1)
@@ -348,6 +354,35 @@ func checkHelp(t *testing.T, cmd *cobra.Command) {
 	}
 	for _, c := range cmd.Commands() {
 		checkHelp(t, c)
+	}
+}
+
+// The manual names every command and every flag.
+func TestManual(t *testing.T) {
+	for name, p := range map[string]Program{"gnt-cluster": Cluster, "gnt-node": Node, "gnt-job": Job} {
+		page, err := os.ReadFile("../../man/" + name + ".8.rst")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkManual(t, string(page), p(&app{}))
+	}
+}
+
+func checkManual(t *testing.T, page string, cmd *cobra.Command) {
+	t.Helper()
+	if !strings.Contains(page, cmd.Name()) {
+		t.Errorf("the manual does not name %s", cmd.CommandPath())
+	}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !strings.Contains(page, "--"+f.Name) {
+			t.Errorf("the manual does not name --%s of %s", f.Name, cmd.CommandPath())
+		}
+		if f.Shorthand != "" && !strings.Contains(page, "-"+f.Shorthand+",") && !strings.Contains(page, "-"+f.Shorthand+" ") {
+			t.Errorf("the manual does not name -%s of %s", f.Shorthand, cmd.CommandPath())
+		}
+	})
+	for _, c := range cmd.Commands() {
+		checkManual(t, page, c)
 	}
 }
 
