@@ -37,6 +37,13 @@ func quorum(env candmap.Envelope, authorities []candmap.Authority) bool {
 	return true
 }
 
+// counts reports whether a signature on the envelope's payload is that of any
+// voter. One that is not must not take a place: there are few, one for each key.
+func counts(env candmap.Envelope, sig candmap.Signature, authorities []candmap.Authority) bool {
+	env.Signatures = []candmap.Signature{sig}
+	return slices.ContainsFunc(authorities, func(a candmap.Authority) bool { return env.Signers(a.Voters) > 0 })
+}
+
 // collect asks the voters in parallel and returns as soon as a majority of
 // every authority has signed the envelope's payload. What a voter answers
 // proves itself: a signature that does not verify is an answer like none.
@@ -58,6 +65,9 @@ func collect(ctx context.Context, sign signFunc, voters []cluster.NodeID, author
 	var failed []error
 	for range voters {
 		a := <-answers
+		if a.err == nil && !counts(env, a.sig, authorities) {
+			a.err = errors.New("its signature does not verify")
+		}
 		if a.err != nil {
 			failed = append(failed, fmt.Errorf("voter %s: %w", a.voter, a.err))
 			continue
@@ -66,5 +76,6 @@ func collect(ctx context.Context, sign signFunc, voters []cluster.NodeID, author
 			return env, nil
 		}
 	}
-	return env, fmt.Errorf("%w: %w", cluster.Errorf(cluster.CodeNoQuorum, "a majority of the voters did not sign version %s", req.Version), errors.Join(failed...))
+	short := cluster.Errorf(cluster.CodeNoQuorum, "a majority of the voters did not sign version %s", req.Version)
+	return env, errors.Join(append([]error{short}, failed...)...)
 }
