@@ -62,7 +62,7 @@ func (d *Daemon) newAdmission(ctx context.Context, t pki.TokenFields, addrs []ne
 		}
 	}
 	a.needHostKeys = err
-	a.client, err = rpc.NewClient(rpc.ClientConfig{LocalAddr: addrs[0], Log: d.log})
+	a.client, err = rpc.NewClient(rpc.ClientConfig{LocalAddr: addrs[0], Dial: d.cfg.Dial, Log: d.log})
 	return a, err
 }
 

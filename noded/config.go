@@ -1,9 +1,11 @@
 package noded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,8 +16,10 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"rolekey/candmap"
+	"rolekey/candmap/gossip"
 	"rolekey/cluster"
 	"rolekey/internal/paths"
+	"rolekey/rpc"
 )
 
 // Config is what noded reads from noded.toml, and what tests replace.
@@ -28,6 +32,14 @@ type Config struct {
 	Log       *zap.Logger           // nil: none
 	Now       func() time.Time      // nil: time.Now
 	Clocks    func() candmap.Clocks // nil: candmap.SystemClocks
+
+	// The outside world; nil means this machine's own.
+	Listen      func(ctx context.Context, addrs []netip.AddrPort) ([]net.Listener, error)
+	Dial        func(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
+	ListenLocal func(path string, mode os.FileMode) (net.Listener, error)
+	DialLocal   func(ctx context.Context, path string) (net.Conn, error)
+	Gossip      gossip.Network
+	FileTime    func(path string) (time.Time, error) // when a file was changed, by the same clock as Now
 
 	askSSHPort bool // sshd may know better than the default
 }
@@ -161,6 +173,30 @@ func decodeStrict(path, text string, into any) error {
 		return keyError(path, text, unknown[0])
 	}
 	return nil
+}
+
+// world fills in this machine.
+func (c *Config) world() {
+	if c.Listen == nil {
+		c.Listen = rpc.Listen
+	}
+	if c.ListenLocal == nil {
+		c.ListenLocal = paths.ListenUnix
+	}
+	if c.DialLocal == nil {
+		c.DialLocal = paths.DialUnix
+	}
+	if c.FileTime == nil {
+		c.FileTime = fileTime
+	}
+}
+
+func fileTime(path string) (time.Time, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
 }
 
 func (c *Config) now() time.Time {

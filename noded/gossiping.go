@@ -44,6 +44,7 @@ func (m *member) openGossip(dir string) error {
 	m.gossip, err = gossip.New(gossip.Config{
 		Self: m.id.Node, BindAddr: bind, Port: m.id.Ports.Gossip, AdvertiseAddr: advertise,
 		Key: cluster.NewSecret(key), Holder: m.keeper, OnNews: func(candmap.Envelope) { m.changed() }, Log: m.log.Named("gossip"),
+		Network: m.cfg.Gossip,
 	})
 	return err
 }

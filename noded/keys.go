@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"sync"
 	"time"
 
@@ -176,11 +175,11 @@ func (m *member) hasStrayKeys() bool {
 func (m *member) oldKeys(than time.Time) bool {
 	found := false
 	for _, p := range append(m.masterd.keyFiles(), m.keys.dir.PrivateFile()) {
-		info, err := os.Lstat(p)
+		changed, err := m.cfg.FileTime(p)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil || info.ModTime().After(than) {
+		if err != nil || changed.After(than) {
 			return false
 		}
 		found = true

@@ -44,9 +44,9 @@ type fileID struct {
 	sec, ns  int64
 }
 
-func newLocalMasterd(at paths.Layout) *localMasterd {
-	dial := func(ctx context.Context) (net.Conn, error) { return paths.DialUnix(ctx, at.MasterdSock()) }
-	return &localMasterd{at: at, client: rpc.NewLocalClient(dial)}
+func newLocalMasterd(at paths.Layout, dial func(ctx context.Context, path string) (net.Conn, error)) *localMasterd {
+	there := func(ctx context.Context) (net.Conn, error) { return dial(ctx, at.MasterdSock()) }
+	return &localMasterd{at: at, client: rpc.NewLocalClient(there)}
 }
 
 // absent reports whether an error of a call means that masterd does not run.

@@ -135,12 +135,13 @@ func (m *member) open(ctx context.Context, dir string) error {
 		return err
 	}
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
-		Certificate: m.certs[identityPair].tls, Roots: roots, View: m.keeper.View, LocalAddr: m.cfg.bindAddress(), Log: m.log,
+		Certificate: m.certs[identityPair].tls, Roots: roots, View: m.keeper.View,
+		LocalAddr: m.cfg.bindAddress(), Dial: m.cfg.Dial, Log: m.log,
 	})
 	if err != nil {
 		return err
 	}
-	listeners, err := listen(ctx, m.cfg.Addresses, m.id.Ports.Noded)
+	listeners, err := m.cfg.listen(ctx, m.id.Ports.Noded)
 	if err != nil {
 		return errors.Join(err, m.client.Close())
 	}
@@ -156,9 +157,10 @@ func (m *member) open(ctx context.Context, dir string) error {
 }
 
 // listen opens the RPC port on the given addresses, or on all.
-func listen(ctx context.Context, addrs []netip.Addr, port uint16) ([]net.Listener, error) {
+func (c *Config) listen(ctx context.Context, port uint16) ([]net.Listener, error) {
+	addrs := c.Addresses
 	if len(addrs) == 0 {
-		list, err := rpc.Listen(ctx, []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), port)})
+		list, err := c.Listen(ctx, []netip.AddrPort{netip.AddrPortFrom(netip.IPv6Unspecified(), port)})
 		if err == nil {
 			return list, nil
 		}
@@ -168,7 +170,7 @@ func listen(ctx context.Context, addrs []netip.Addr, port uint16) ([]net.Listene
 	for _, a := range addrs {
 		at = append(at, netip.AddrPortFrom(a, port))
 	}
-	return rpc.Listen(ctx, at)
+	return c.Listen(ctx, at)
 }
 
 // run serves until ctx ends.

@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"rolekey/cluster"
-	"rolekey/internal/paths"
 	"rolekey/internal/task"
 	"rolekey/rpc"
 )
@@ -60,9 +59,10 @@ func New(cfg Config) (*Daemon, error) {
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
+	cfg.world()
 	d := &Daemon{cfg: cfg, log: cfg.Log, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	d.ssh = &sshFinder{cfg: &d.cfg, log: d.log}
-	d.keys, d.masterd = newKeyDir(cfg.Paths), newLocalMasterd(cfg.Paths)
+	d.keys, d.masterd = newKeyDir(cfg.Paths), newLocalMasterd(cfg.Paths, cfg.DialLocal)
 	return d, nil
 }
 
@@ -75,7 +75,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 			return fmt.Errorf("make folder: %w", err)
 		}
 	}
-	l, err := paths.ListenUnix(d.cfg.Paths.NodedSock(), 0o600)
+	l, err := d.cfg.ListenLocal(d.cfg.Paths.NodedSock(), 0o600)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
