@@ -23,17 +23,24 @@ func identityOf(h *host) func() (*tls.Certificate, error) { return h.member().ce
 // TestG1IdentityIsNoCandidate: a certificate of the cluster's CA opens what a
 // member may do, and nothing more.
 func TestG1IdentityIsNoCandidate(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	h := joined(t, w)
 	to := first.member().id.Node
+	w.mustPush(to)
 	caller := w.caller(identityOf(h))
 	for _, m := range rpc.NodedMethods() {
-		arg := "1.0"
-		if m.Name == rpc.MethodRosterGet.Name {
+		arg, body := "", any(nil)
+		switch {
+		case m.Name == rpc.MethodRosterGet.Name:
 			arg = w.view.Load().Roster.Hash().String()
+		case m.Query != "":
+			arg = "1.0"
+		case m.MaxBody > 0:
+			body = struct{}{}
 		}
 		var sink []byte
-		err := caller.Call(t.Context(), nodedOf(to), m, arg, struct{}{}, &sink)
+		err := caller.Call(t.Context(), nodedOf(to), m, arg, body, &sink)
 		switch {
 		case m.Tier >= rpc.TierCandidate:
 			wantCode(t, m.Name, err, cluster.CodeNotInMap)
@@ -48,6 +55,7 @@ func TestG1IdentityIsNoCandidate(t *testing.T) {
 
 // TestG2CandidateChangesNothing: a candidate that is not the master reads.
 func TestG2CandidateChangesNothing(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	second := joined(t, w)
 	w.promote(second, false)
@@ -66,6 +74,7 @@ func TestG2CandidateChangesNothing(t *testing.T) {
 // TestG4AckComesLast: when a node acknowledges a demotion, its authorized_keys
 // has lost the key and its masterd has confirmed the map.
 func TestG4AckComesLast(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	second := joined(t, w)
 	w.promote(second, false)
@@ -105,6 +114,7 @@ func TestG4AckComesLast(t *testing.T) {
 // TestG4HungMasterdIsTold: a masterd that does not confirm is a problem of the
 // acknowledgement, and delays it no longer than a second.
 func TestG4HungMasterdIsTold(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	hang := make(chan struct{})
 	first.masterd.setFail(func(string) error { <-hang; return nil })
@@ -119,6 +129,7 @@ func TestG4HungMasterdIsTold(t *testing.T) {
 // TestG4BlockProblemIsTold: what keeps authorized_keys from following is in
 // the acknowledgement; the gate follows all the same.
 func TestG4BlockProblemIsTold(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	if err := os.Remove(first.cfg.SSH.AuthorizedKeys); err != nil {
 		t.Fatal(err)
@@ -136,6 +147,7 @@ func TestG4BlockProblemIsTold(t *testing.T) {
 // TestG5DemotedLosesKeys: the keys go with the role, those of masterd too, and
 // although the first attempt fails.
 func TestG5DemotedLosesKeys(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	second := joined(t, w)
 	w.promote(second, false)
@@ -166,6 +178,7 @@ func TestG5DemotedLosesKeys(t *testing.T) {
 // TestG5StrayKeysGo: keys that an interrupted promotion left are destroyed
 // when they are old, and only by a fresh map.
 func TestG5StrayKeysGo(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	h := joined(t, w)
 	m := h.member()
@@ -191,6 +204,7 @@ func TestG5StrayKeysGo(t *testing.T) {
 // TestG10OnlyTheMapAuthorizes: whatever the master itself asks for, the keys in
 // authorized_keys are those of the signed map.
 func TestG10OnlyTheMapAuthorizes(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	h := joined(t, w)
 	id := h.member().id.Node
@@ -212,6 +226,7 @@ func TestG10OnlyTheMapAuthorizes(t *testing.T) {
 }
 
 func TestReachMaster(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	second := joined(t, w)
 	w.promote(second, true)
@@ -229,6 +244,7 @@ func TestReachMaster(t *testing.T) {
 }
 
 func TestKeyCreateOtherIncarnation(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	h := joined(t, w)
 	err := w.call(h.member().id.Node, rpc.MethodKeyCreate, "", rpc.KeyCreateRequest{Incarnation: 2}, nil)
@@ -239,6 +255,7 @@ func TestKeyCreateOtherIncarnation(t *testing.T) {
 }
 
 func TestOldMapsAreRefused(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	old := w.boot.Map
 	w.next(func(*candmap.Map) {})
@@ -257,6 +274,7 @@ func TestOldMapsAreRefused(t *testing.T) {
 }
 
 func TestState(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	id := first.member().id.Node
 	mine := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me\n"

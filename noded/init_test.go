@@ -15,6 +15,7 @@ import (
 const ageKey = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
 
 func TestInit(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.masterd.start()
 	h.up()
@@ -57,6 +58,7 @@ func TestInit(t *testing.T) {
 }
 
 func TestInitRefuses(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.masterd.start()
 	h.up()
@@ -80,6 +82,7 @@ func TestInitRefuses(t *testing.T) {
 }
 
 func TestInitWithoutMasterd(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.up()
 	_, err := h.init(initRequest(h))
@@ -93,6 +96,7 @@ func TestInitWithoutMasterd(t *testing.T) {
 }
 
 func TestInitWithoutAddress(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.masterd.start()
 	h.cfg.Addresses = nil
@@ -108,6 +112,7 @@ var errCrash = errors.New("crash")
 // TestG7InitCrash crashes before every step; running init again completes it,
 // with the same cluster and node once they were chosen.
 func TestG7InitCrash(t *testing.T) {
+	t.Parallel()
 	for _, step := range []string{"request", "keys", "recovery", "bootstrap", "write", "map", "commit"} {
 		t.Run(step, func(t *testing.T) {
 			h := newHost(t)
@@ -163,6 +168,7 @@ func checkOtherInit(t *testing.T, h *host, step string) {
 }
 
 func TestG7InitReplyLost(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.masterd.start()
 	h.masterd.setFail(failOnce(rpc.LocalBootstrap))
@@ -180,6 +186,7 @@ func TestG7InitReplyLost(t *testing.T) {
 }
 
 func TestLeaveGivesUpInit(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.masterd.start()
 	h.upWith(func(s string) error {
@@ -205,6 +212,7 @@ func TestLeaveGivesUpInit(t *testing.T) {
 }
 
 func TestOneChangeAtATime(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.masterd.start()
 	inside, release := make(chan struct{}), make(chan struct{})

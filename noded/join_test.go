@@ -15,6 +15,7 @@ import (
 )
 
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	h := newHost(t)
 	h.masterd.start()
@@ -53,6 +54,7 @@ func TestJoin(t *testing.T) {
 // TestG7JoinCrash crashes before every step; the same string then completes the
 // join with the same keys.
 func TestG7JoinCrash(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	for _, step := range []string{"request", "keys", "admit", "write", "map", "commit"} {
 		t.Run(step, func(t *testing.T) {
@@ -89,6 +91,7 @@ func TestG7JoinCrash(t *testing.T) {
 // A reply that is lost is asked for again with the same key: another would be
 // another machine.
 func TestG7JoinReplyLost(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	h := newHost(t)
 	h.masterd.start()
@@ -108,6 +111,7 @@ func TestG7JoinReplyLost(t *testing.T) {
 }
 
 func TestJoinRefusals(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	h := newHost(t)
 	h.masterd.start()
@@ -147,6 +151,7 @@ func TestJoinRefusals(t *testing.T) {
 // A string of a map whose masterd is somebody else's: the server cannot show
 // the map, or is not in it.
 func TestJoinImpostor(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	h := newHost(t)
 	h.masterd.start()
@@ -169,6 +174,7 @@ func TestJoinImpostor(t *testing.T) {
 }
 
 func TestJoinWrongAnswers(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	h := newHost(t)
 	h.masterd.start()
@@ -208,6 +214,7 @@ func TestJoinWrongAnswers(t *testing.T) {
 // A candidate that is not master sends the node on; the string may name it
 // alone.
 func TestJoinByWayOfCandidate(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	second := joined(t, w)
 	w.promote(second, false)
@@ -223,6 +230,7 @@ func TestJoinByWayOfCandidate(t *testing.T) {
 
 // During an election nobody is master; joining waits for a while.
 func TestJoinDuringElection(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	h := newHost(t)
 	h.masterd.start()
@@ -241,6 +249,7 @@ func TestJoinDuringElection(t *testing.T) {
 
 // The maps from the pinned one on may cross changes of authority.
 func TestJoinCrossesAuthority(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	second := joined(t, w)
 	w.promote(second, true)

@@ -55,7 +55,7 @@ func newHost(t *testing.T) *host {
 		Paths: paths.Layout{Root: root}, Addresses: []netip.Addr{addr}, Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
 		SSH: SSHConfig{
 			AuthorizedKeys: filepath.Join(root, "root/.ssh/authorized_keys"), KnownHosts: filepath.Join(root, "root/.ssh/known_hosts"),
-			HostKeys: []string{filepath.Join(root, "host.pub")}, SSHD: filepath.Join(root, "no-sshd"),
+			HostKeys: []string{filepath.Join(root, "host.pub")}, SSHD: filepath.Join(root, "sshd"),
 		},
 	}
 	for _, dir := range []string{"root", "run/rolekey", "etc/ssh"} {
@@ -64,6 +64,10 @@ func newHost(t *testing.T) *host {
 		}
 	}
 	write(t, h.cfg.SSH.HostKeys[0], ssh.MarshalAuthorizedKey(newSSHKey(t).PublicKey()))
+	script := "#!/bin/sh\necho 'OpenSSH_9.2p1 Debian-2, OpenSSL 3.0.9' >&2\nexit 1\n"
+	if err := os.WriteFile(h.cfg.SSH.SSHD, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	h.local = rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) {
 		return paths.DialUnix(ctx, h.cfg.Paths.NodedSock())
 	})

@@ -13,6 +13,7 @@ import (
 
 // TestG8LeaveKeepsForeignLines: what is ours goes, what is not stays.
 func TestG8LeaveKeepsForeignLines(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	h := joined(t, w)
 	w.promote(h, false)
@@ -46,7 +47,9 @@ func TestG8LeaveKeepsForeignLines(t *testing.T) {
 	if !last.Cluster.IsZero() {
 		t.Error("masterd still thinks it is in a cluster")
 	}
-	if _, err := h.join(w.token("other.example")); err != nil {
+	w.demote(id)
+	w.next(func(*candmap.Map) { w.nodes = w.nodes[:1] })
+	if _, err := h.join(w.token(h.name)); err != nil {
 		t.Errorf("joining again: %v", err)
 	}
 }
@@ -71,6 +74,7 @@ func checkNoSecrets(t *testing.T, h *host) {
 // TestG7LeaveInterrupted: what cannot be removed at first is removed by the
 // next run, and until then the node takes part as before.
 func TestG7LeaveInterrupted(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	h := joined(t, w)
 	h.masterd.setFail(failOnce(rpc.LocalKeysDestroy))
@@ -90,6 +94,7 @@ func TestG7LeaveInterrupted(t *testing.T) {
 
 // A node that was removed while it was away hears it from the candidates.
 func TestRemovedWhileAway(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	h := joined(t, w)
 	id := h.member().id.Node

@@ -213,10 +213,11 @@ func (m *member) candidate(v *candmap.View) bool {
 }
 
 // removed reports whether this node is no longer in the cluster, as far as it
-// can tell.
+// can tell. Candidates that do not know a node may just be behind, but then the
+// node hears from the master.
 func (m *member) removed() bool {
 	v := m.keeper.View()
-	return v.Complete() && v.Roster.Node(m.id.Node) == nil || m.refused.Load()
+	return v.Complete() && v.Roster.Node(m.id.Node) == nil || m.refused.Load() && !m.keeper.Fresh()
 }
 
 // changed tells all who wait for news.

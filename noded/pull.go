@@ -132,8 +132,8 @@ func (m *member) pullDocs(ctx context.Context, from cluster.NodeID, ack candmap.
 // noteRefusal remembers that candidates do not know this node any more: nobody
 // else tells a node that was removed while it was away.
 func (m *member) noteRefusal(from cluster.NodeID, err error) {
-	if cluster.CodeOf(err) == cluster.CodeNotInRoster {
-		m.refused.Store(true)
+	if cluster.CodeOf(err) == cluster.CodeNotInRoster && !m.refused.Swap(true) {
+		m.news.ring()
 	}
 	m.log.Debug("candidate gives no map", zap.Stringer("from", from), zap.Error(err))
 }

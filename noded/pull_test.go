@@ -10,6 +10,7 @@ import (
 
 // A node that was away asks the candidates by itself when it starts.
 func TestPullAtStart(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	h := joined(t, w)
 	third := joined(t, w)
@@ -30,6 +31,7 @@ func TestPullAtStart(t *testing.T) {
 
 // A beacon of a newer map leads to a pull.
 func TestPullAfterBeacon(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	h := joined(t, w)
 	w.mustPush(first.member().id.Node)
@@ -44,6 +46,7 @@ func TestPullAfterBeacon(t *testing.T) {
 
 // A node that becomes a candidate fills its chain: others may ask it.
 func TestCandidateFillsChain(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	second := joined(t, w)
 	w.promote(second, true)
@@ -60,6 +63,7 @@ func TestCandidateFillsChain(t *testing.T) {
 
 // masterd is told of everything, and again in full when it was started anew.
 func TestMasterdIsTold(t *testing.T) {
+	t.Parallel()
 	w, first := founded(t)
 	id := first.member().id.Node
 	b := w.beaconAt(time.Now().Add(time.Second))
@@ -93,6 +97,7 @@ func TestMasterdIsTold(t *testing.T) {
 
 // Certificates that are due are renewed and used at once.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	w, _ := founded(t)
 	h := newHost(t)
 	h.masterd.start()
@@ -116,14 +121,15 @@ func TestRenewal(t *testing.T) {
 			t.Fatalf("asked for %v only", kinds)
 		}
 	}
-	h.up() // waits for what is under way
-	m = h.member()
-	for _, name := range []string{serverPair, identityPair} {
-		id, err := m.certs[name].identity()
-		if err != nil || time.Until(id.NotAfter) < 3*365*24*time.Hour {
-			t.Errorf("%s: ends %s, %v", name, id.NotAfter, err)
+	await(t, m, "both are in use", func() bool {
+		for _, name := range []string{serverPair, identityPair} {
+			id, err := m.certs[name].identity()
+			if err != nil || time.Until(id.NotAfter) < 3*365*24*time.Hour {
+				return false
+			}
 		}
-	}
+		return true
+	})
 	w.mustPush(m.id.Node)
 	if err := w.call(m.id.Node, rpc.MethodHealth, "", nil, new(rpc.HealthReply)); err != nil {
 		t.Errorf("the renewed certificate is not believed: %v", err)

@@ -101,7 +101,11 @@ func (m *member) renewOne(ctx context.Context, c *liveCert, kind string, old pki
 		return err
 	}
 	m.log.Info("certificate renewed", zap.String("kind", kind), zap.Time("not_after", id.NotAfter))
-	return c.reload()
+	if err := c.reload(); err != nil {
+		return err
+	}
+	m.news.ring()
+	return nil
 }
 
 // askCertificate calls the master's masterd, and keeps the gossip key that
