@@ -2,6 +2,7 @@ package rapi
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -29,7 +30,21 @@ func (a *api) submit(r *http.Request, op opcode, summary string) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode opcode: %w", err)
 	}
-	return a.b.Submit(r.Context(), []json.RawMessage{text}, []string{summary}, actor(r), requestID())
+	id, err := a.b.Submit(r.Context(), []json.RawMessage{text}, []string{summary}, actor(r), requestID())
+	return id, a.outOfOffice(err)
+}
+
+// outOfOffice words the refusal of a change that was begun in office and not
+// ended there. Whether it is in the log of a majority is not known.
+func (a *api) outOfOffice(err error) error {
+	if !errors.Is(err, &cluster.Error{Code: cluster.CodeNotMaster}) {
+		return err
+	}
+	if now := a.b.Ready(); errors.Is(now, &cluster.Error{Code: cluster.CodeNotMaster}) {
+		return now
+	}
+	return cluster.Errorf(cluster.CodeNoQuorum, "this node was out of office while it took the change, which may still happen").
+		WithHint("when the cluster has a master again, see gnt-job list there before you repeat the command")
 }
 
 // target returns the name of the node that a change is about. A node that is
@@ -137,7 +152,7 @@ func (a *api) admit(r *http.Request) (any, error) {
 		Actor: actor(r), Request: requestID(),
 	})
 	if err != nil {
-		return nil, err
+		return nil, a.outOfOffice(err)
 	}
 	return wire.Admitted{Token: res.Token.Encode(), Admission: admissionObject(res.Record), Outlook: outlook(s, body.Name)}, nil
 }
@@ -150,5 +165,5 @@ func (a *api) revoke(r *http.Request) (any, error) {
 	if err := a.b.Ready(); err != nil {
 		return nil, err
 	}
-	return nil, a.b.RevokeAdmission(r.Context(), id, actor(r), requestID())
+	return nil, a.outOfOffice(a.b.RevokeAdmission(r.Context(), id, actor(r), requestID()))
 }

@@ -153,6 +153,27 @@ func TestOnlyTheMasterChanges(t *testing.T) {
 	}
 }
 
+// A master that loses its office in the middle of a change does not name itself
+// as the one to ask.
+func TestOfficeLostMeanwhile(t *testing.T) {
+	b := newBench(t, 2)
+	lost := cluster.Errorf(cluster.CodeNotMaster, "leadership lost")
+	b.SubmitErr = lost
+	b.OnRefuse = func() { b.Fail(nil, cluster.Errorf(cluster.CodeNoQuorum, "no master")) }
+	if e := b.refuse("POST", "/2/verify", "", 503); e.Reason != cluster.CodeNoQuorum || !strings.Contains(e.Hint, "gnt-job list") {
+		t.Errorf("nobody is master: %+v", e)
+	}
+	b.Fail(nil, nil)
+	b.OnRefuse = func() {
+		e := cluster.Errorf(cluster.CodeNotMaster, "the master is another")
+		e.Node = "node2.lab.test"
+		b.Fail(nil, e)
+	}
+	if e := b.refuse("POST", "/2/verify", "", 403); e.Reason != cluster.CodeNotMaster || e.Node != "node2.lab.test" {
+		t.Errorf("another is master: %+v", e)
+	}
+}
+
 func jobsOf(b *bench) []*state.Job {
 	s, _ := b.State()
 	return s.SortedJobs()

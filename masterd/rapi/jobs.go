@@ -221,7 +221,7 @@ func (a *api) cancel(r *http.Request) (any, error) {
 	case errors.Is(err, &cluster.Error{Code: cluster.CodeConflict}):
 		return []any{false, fmt.Sprintf("Job %d is no longer waiting in the queue", id)}, nil
 	case err != nil:
-		return nil, err
+		return nil, a.outOfOffice(err)
 	}
 	return []any{true, fmt.Sprintf("Job %d canceled", id)}, nil
 }

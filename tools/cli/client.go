@@ -105,13 +105,14 @@ func (c *client) elsewhere(ctx context.Context, err error) error {
 	}
 	switch e.Code {
 	case cluster.CodeNotMaster:
-		master := e.Node
-		if master == "" {
-			if s, err := c.nodeStatus(ctx); err == nil {
-				master = string(s.Master)
-			}
+		if e.Node != "" {
+			return notMaster(e.Node)
 		}
-		return notMaster(master)
+		s, err := c.nodeStatus(ctx)
+		if err == nil && s.Master != "" && s.Master == s.Name {
+			return outOfOffice()
+		}
+		return notMaster(string(s.Master))
 	case cluster.CodeNoMap:
 		return noCluster()
 	}
@@ -171,6 +172,12 @@ func notMaster(master string) error {
 	}
 	return cluster.Errorf(cluster.CodeNotMaster,
 		"This is not the master node, please connect to node '%s' and rerun the command", master)
+}
+
+// outOfOffice is said where the map still names this node as the master.
+func outOfOffice() error {
+	return cluster.Errorf(cluster.CodeNoQuorum, "This node was the master, and is not in office now").
+		WithHint("gnt-cluster getmaster names the next one, when a majority of the voters has elected it")
 }
 
 func noCluster() error {

@@ -154,6 +154,17 @@ func TestWhereCommandsDoNotWork(t *testing.T) {
 		m.serveNoded(rpc.LocalStatusReply{State: "member", Role: "regular", Master: "node7.lab.test"})
 		m.fail(ExitNotMaster, notMaster, Node, "list")
 	})
+	t.Run("master that is out of office", func(t *testing.T) {
+		m := master(t, 1)
+		m.b.Fail(elsewhere, elsewhere)
+		m.serveNoded(rpc.LocalStatusReply{State: "member", Role: "master", Name: "node1.lab.test", Master: "node1.lab.test"})
+		m.fail(ExitNoQuorum, "is not in office now", Node, "list")
+	})
+	t.Run("nobody knows a master", func(t *testing.T) {
+		m := master(t, 1)
+		m.b.Fail(elsewhere, elsewhere)
+		m.fail(ExitNotMaster, "it knows of none", Node, "list")
+	})
 	t.Run("another candidate", func(t *testing.T) {
 		m := master(t, 2)
 		e := *elsewhere

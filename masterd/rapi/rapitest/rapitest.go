@@ -2,7 +2,7 @@
 // replicated state without raft, behind rapi.Backend. What becomes of a job is
 // up to the test.
 //
-// A Backend may be used concurrently; its fields are set before it is served.
+// A Backend may be used concurrently; its fields are set while nobody asks.
 package rapitest
 
 import (
@@ -29,6 +29,9 @@ import (
 type Backend struct {
 	// OnSubmit says what becomes of a job; nil: it stays queued.
 	OnSubmit func(id int64, op map[string]any)
+	// SubmitErr is what Submit answers, after OnRefuse; nil: all is well.
+	SubmitErr error
+	OnRefuse  func()
 	// Inspected is what Inspect answers; a node that is not in it is silent.
 	Inspected map[cluster.NodeID]rpc.NodeState
 
@@ -125,6 +128,10 @@ func (b *Backend) Ready() error {
 
 // Submit implements rapi.Backend.
 func (b *Backend) Submit(_ context.Context, ops []json.RawMessage, summary []string, _, _ string) (int64, error) {
+	if b.SubmitErr != nil {
+		b.OnRefuse()
+		return 0, b.SubmitErr
+	}
 	res, err := b.try(state.KindJobSubmit, state.JobSubmit{Ops: ops, Summary: summary})
 	if err == nil && b.OnSubmit != nil {
 		var op map[string]any
