@@ -244,3 +244,18 @@ func LogEnd(n lab.Node, daemon string) int64 {
 	}
 	return st.Size()
 }
+
+// RSS is the resident memory of a process, in bytes (proc_pid_status(5)).
+func RSS(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read memory of process %d: %w", pid, err)
+	}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("read memory of process %d: it has none", pid)
+}
