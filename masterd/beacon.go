@@ -33,6 +33,7 @@ func (l *leader) beacon(ctx context.Context, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
+	l.push.reach.tell(held.At(), b.Time.Add(held.Lease()))
 	env := candmap.Envelope{PayloadType: candmap.BeaconType, Payload: payload}
 	req := rpc.SignRequest{PayloadType: candmap.BeaconType, Version: held.At(), Hash: held.Hash, Payload: payload, Term: l.node.Term()}
 	asking, cancel := context.WithTimeout(ctx, limit)

@@ -62,6 +62,7 @@ func (l *leader) complete(ctx context.Context, e state.ChainEntry) error {
 		return err
 	}
 	held := l.held()
+	l.push.reach.tell(held.At(), held.Issued.Add(held.Lease()))
 	env := candmap.Envelope{PayloadType: candmap.MapType, Payload: e.Payload}
 	req := rpc.SignRequest{PayloadType: candmap.MapType, Version: e.Version, Hash: e.Hash, Term: l.node.Term()}
 	authorities := []candmap.Authority{held.Authority(), m.Authority()}

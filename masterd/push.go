@@ -91,8 +91,11 @@ func (p *pusher) toOne(ctx context.Context, node cluster.NodeID, env candmap.Env
 	defer cancel()
 	ack, err := p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: []candmap.Envelope{env}, Docs: docs})
 	if c := cluster.CodeOf(err); c == cluster.CodeBadSignature || c == cluster.CodeConflict {
-		maps := append(p.chain(p.reach.of(node).ack.Version), env)
-		ack, err = p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: maps, Docs: docs})
+		// It ends with this map or a newer one, unless it is too long for one
+		// delivery; then the next one goes on from what the node acknowledged.
+		if maps := p.chain(p.reach.of(node).ack.Version); len(maps) > 0 {
+			ack, err = p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: maps, Docs: docs})
+		}
 	}
 	p.note(node, ack, err)
 	return ack, err

@@ -16,6 +16,11 @@ import (
 type reach struct {
 	mu    sync.Mutex
 	nodes map[cluster.NodeID]contact
+	// What a node that does not answer this master may still have heard from
+	// others: the newest map before the one that is being published, and the
+	// end of the lease that its newest beacon gives.
+	told  cluster.Version
+	until time.Time
 }
 
 type contact struct {
@@ -50,20 +55,51 @@ func (r *reach) of(id cluster.NodeID) contact {
 	return r.nodes[id]
 }
 
+// tell notes that a map is about to be known to all, or a beacon for it, and
+// that its lease runs until then.
+func (r *reach) tell(v cluster.Version, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v.Newer(r.told) {
+		r.told = v
+	}
+	if until.After(r.until) {
+		r.until = until
+	}
+}
+
+// ends returns when a node's trust in what it was told ends at the latest.
+func (r *reach) ends(id cluster.NodeID, lease, sshLease time.Duration, now time.Time) (rpcUntil, sshUntil time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.nodes[id]
+	if c.at.IsZero() {
+		return now.Add(lease), now.Add(lease).Add(sshLease)
+	}
+	rpcUntil = c.at // a lease that had ended then, or never began
+	for _, t := range []time.Time{c.ack.LeaseUntil, r.until} {
+		if t.After(rpcUntil) {
+			rpcUntil = t
+		}
+	}
+	sshUntil = c.ack.SSHUntil
+	// A fresh node sets the expiry anew at half-life, and when keys change.
+	if !sshUntil.IsZero() && (rpcUntil.After(sshUntil.Add(-sshLease/2)) || r.told.Newer(c.ack.Version)) {
+		sshUntil = rpcUntil.Add(sshLease)
+	}
+	return rpcUntil, sshUntil
+}
+
 // bounds tells until when at most a node that cannot be reached goes on
 // trusting an older map, and its sshd an older key.
 func (r *reach) bounds(n *state.Node, p state.Params, now time.Time) state.Unreachable {
-	rpcUntil := now.Add(time.Duration(p.LeaseSeconds) * time.Second)
-	sshUntil := now.Add(time.Duration(p.SSHLeaseSeconds) * time.Second)
-	if c := r.of(n.UUID); !c.at.IsZero() {
-		rpcUntil, sshUntil = c.ack.LeaseUntil, c.ack.SSHUntil
-	}
+	rpcUntil, sshUntil := r.ends(n.UUID, time.Duration(p.LeaseSeconds)*time.Second, time.Duration(p.SSHLeaseSeconds)*time.Second, now)
 	u := state.Unreachable{Node: string(n.Name), RPCUntil: stamp(rpcUntil), SSHUntil: stamp(sshUntil)}
 	if p.Policy == cluster.PolicyBestEffort {
 		u.RPCUntil = nil // it serves on without news
 	}
-	if !p.SSHSetup {
-		u.SSHUntil = nil // Rolekey wrote no key there
+	if !p.SSHSetup || sshUntil.IsZero() {
+		u.SSHUntil = nil // Rolekey wrote no key there, or none with an expiry
 	}
 	return u
 }
