@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/masterd/jobs"
 	"rolekey/masterd/roles"
@@ -90,7 +91,8 @@ func (w worker) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDes
 
 // Verify implements jobs.Cluster.
 func (w worker) Verify(ctx context.Context, op json.RawMessage, tell func(string)) (bool, error) {
-	return verify.Run(ctx, w.l.ask, w.State(), w.l.held(), op, w.Now(), tell)
+	view := func() (*state.State, *candmap.Verified) { return w.State(), w.l.held() }
+	return verify.Run(ctx, w.l.ask, view, op, w.Now, tell)
 }
 
 // Voting implements jobs.Cluster.

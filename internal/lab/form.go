@@ -10,7 +10,7 @@ import (
 )
 
 // defaultPool is Ganeti's candidate pool size, and Rolekey's.
-const defaultPool = 10
+const defaultPool = 5
 
 // form makes one cluster of the nodes, as an administrator would.
 func (c *Cluster) form(ctx context.Context, cfg Config, nodes []Node) error {

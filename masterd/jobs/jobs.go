@@ -200,6 +200,9 @@ func (r *run) finish(ctx context.Context, err error) error {
 	if err != nil {
 		r.update.Status = state.JobError
 		text := err.Error()
+		if p := (*roles.PrereqError)(nil); errors.As(err, &p) && p.Hint != "" {
+			text += "\nhint: " + p.Hint
+		}
 		r.update.Error = &text
 		r.update.OpResult[r.op] = failure(err)
 		for i := r.op; i < len(r.update.OpStatus); i++ {

@@ -310,7 +310,7 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 		case roles.StepLeave:
 			err = errors.Join(r.rotateGossip(ctx), r.c.Dismiss(ctx, &left.Node))
 		case roles.StepPool:
-			err = r.fillPool(ctx)
+			err = r.fillPool(ctx, left.Node.UUID)
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -353,9 +353,9 @@ func (r *run) destroy(ctx context.Context, left *resume) error {
 	return nil
 }
 
-// fillPool promotes nodes to make up for the one that left.
-func (r *run) fillPool(ctx context.Context) error {
-	ids, want := roles.PlanPool(r.c.State())
+// fillPool promotes other nodes to make up for the one that left.
+func (r *run) fillPool(ctx context.Context, left cluster.NodeID) error {
+	ids, want := roles.PlanPool(r.c.State(), left)
 	var promoted []cluster.Name
 	for _, id := range ids {
 		if len(promoted) == want {

@@ -62,21 +62,34 @@ type options struct {
 
 // check is one run of verify.
 type check struct {
-	ask  Asker
-	s    *state.State
-	held *candmap.Verified
-	opts options
-	tell func(line string)
-	now  time.Time
-	bad  int
+	ask   Asker
+	s     *state.State
+	held  *candmap.Verified // what this run compares with
+	view  View
+	opts  options
+	tell  func(line string)
+	clock func() time.Time
+	now   time.Time // when the nodes were asked
+	bad   int
 
 	answers map[cluster.NodeID]rpc.NodeState
 }
 
+// View returns the replicated state and the newest published map.
+type View func() (*state.State, *candmap.Verified)
+
+// A change that is on its way is no fault: nodes that hold another map than
+// the newest are asked again.
+const (
+	settleTries = 5
+	settlePause = 200 * time.Millisecond
+)
+
 // Run verifies the cluster, tells the report line by line, and returns whether
 // no error was found.
-func Run(ctx context.Context, ask Asker, s *state.State, held *candmap.Verified, op json.RawMessage, now time.Time, tell func(line string)) (bool, error) {
-	c := &check{ask: ask, s: s, held: held, tell: tell, now: now, answers: map[cluster.NodeID]rpc.NodeState{}}
+func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func() time.Time, tell func(line string)) (bool, error) {
+	c := &check{ask: ask, view: view, clock: now, tell: tell}
+	c.look()
 	if err := json.Unmarshal(op, &c.opts); err != nil {
 		return false, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
 	}
@@ -137,16 +150,53 @@ func (c *check) config() {
 	}
 }
 
-// gather asks every node that is not offline, all at once.
+// look takes the state and the map that are newest now.
+func (c *check) look() { c.s, c.held = c.view() }
+
+// gather asks every node that is not offline, all at once, until all that
+// answer hold the newest map or it is clear that they do not.
 func (c *check) gather(ctx context.Context) {
-	nodes := c.online()
-	c.section("Gathering data (%d nodes)", len(nodes))
+	c.section("Gathering data (%d nodes)", len(c.online()))
+	var failed map[cluster.NodeID]error
+	for try := 0; ; try++ {
+		c.look()
+		c.now = c.clock()
+		failed = c.askAll(ctx)
+		if try == settleTries || c.level() {
+			break
+		}
+		select {
+		case <-time.After(settlePause):
+		case <-ctx.Done():
+			return
+		}
+	}
+	for _, n := range c.online() {
+		if err := failed[n.UUID]; err != nil {
+			c.node(n, CodeNodeRPC, "while contacting node: %v", err)
+		}
+	}
+}
+
+// level reports whether every answer is by the newest map.
+func (c *check) level() bool {
+	for _, a := range c.answers {
+		if a.Version != c.held.At() {
+			return false
+		}
+	}
+	return true
+}
+
+// askAll fills answers and returns why others did not answer.
+func (c *check) askAll(ctx context.Context) map[cluster.NodeID]error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
+	c.answers = map[cluster.NodeID]rpc.NodeState{}
 	failed := map[cluster.NodeID]error{}
-	for _, n := range nodes {
+	for _, n := range c.online() {
 		wg.Go(func() {
 			a, err := c.ask.State(ctx, n.UUID)
 			mu.Lock()
@@ -159,11 +209,7 @@ func (c *check) gather(ctx context.Context) {
 		})
 	}
 	wg.Wait()
-	for _, n := range nodes {
-		if err := failed[n.UUID]; err != nil {
-			c.node(n, CodeNodeRPC, "while contacting node: %v", err)
-		}
-	}
+	return failed
 }
 
 func (c *check) online() []*state.Node {

@@ -217,7 +217,7 @@ func TestInit(t *testing.T) {
 	}
 	var reply rpc.InitReply
 	m.wantJSON(&reply, Cluster, "init", "lab.test", "--node-name", "node1.lab.test", "--no-recovery-key", "--json")
-	if d := m.inits[1]; reply.Version.Version != 1 || d.LeaseSeconds != 120 || d.SSHLeaseSeconds != 86400 || d.CandidatePoolSize != 10 || !d.SSHSetup || !d.NoRecoveryKey {
+	if d := m.inits[1]; reply.Version.Version != 1 || d.LeaseSeconds != 120 || d.SSHLeaseSeconds != 86400 || d.CandidatePoolSize != 5 || !d.SSHSetup || !d.NoRecoveryKey {
 		t.Errorf("defaults: %+v, %+v", d, reply)
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 // Settings of a cluster that says nothing else.
 const (
-	defaultPool     = 10
+	defaultPool     = 5
 	defaultLease    = 2 * time.Minute
 	defaultSSHLease = 24 * time.Hour
 )
