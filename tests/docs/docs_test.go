@@ -205,3 +205,17 @@ func TestVerifyCodesExist(t *testing.T) {
 		}
 	}
 }
+
+// Every module that go.mod requires directly has a place, in its version.
+func TestModulesAreExplained(t *testing.T) {
+	text := pages(t)["docs/dependencies.rst"].text
+	direct := regexp.MustCompile(`(?m)^\t(\S+ v\S+)$`).FindAllStringSubmatch(read(t, filepath.Join(root, "go.mod")), -1)
+	if len(direct) < 10 {
+		t.Fatalf("found only %d direct requirements", len(direct))
+	}
+	for _, m := range direct {
+		if !strings.Contains(text, m[1]) {
+			t.Errorf("docs/dependencies.rst does not explain %s", m[1])
+		}
+	}
+}
