@@ -164,7 +164,10 @@ func (t *teller) replay(ctx context.Context, nodes []lab.Node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var now cluster.Version
+	m, err := t.c.ReadMap(ctx, t.master)
+	if err != nil {
+		return "", err
+	}
 	n, err := everywhere(nodes, func(to lab.Node) error {
 		a, err := t.liar().Call(ctx, t.c.Noded(to), http.MethodPut, "/v1/map", nil, rpc.MapDelivery{Maps: []candmap.Envelope{old.Map}, Docs: [][]byte{}})
 		if err != nil {
@@ -175,8 +178,8 @@ func (t *teller) replay(ctx context.Context, nodes []lab.Node) (string, error) {
 			if err := json.Unmarshal(a.Body, &ack); err != nil {
 				return err
 			}
-			if now = ack.Version; !now.Newer(was) {
-				return fmt.Errorf("it holds map %s again", now)
+			if !ack.Version.Newer(was) {
+				return fmt.Errorf("it holds map %s again", ack.Version)
 			}
 		} else if err := kit.Refused(a, nil, "map_older", "bad_signature"); err != nil {
 			return err
@@ -190,7 +193,7 @@ func (t *teller) replay(ctx context.Context, nodes []lab.Node) (string, error) {
 	if err := old.Rumour(t.gossipAddrs(nodes), old.Map.Encode()); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("map %s against %s: node4's old certificate refused by %d of %d", was, now, n, len(nodes)), nil
+	return fmt.Sprintf("map %s sent, %d.%d held: node4's old certificate refused by %d of %d", was, m.Epoch, m.Version, n, len(nodes)), nil
 }
 
 // unmoved looks at what all nodes hold now.

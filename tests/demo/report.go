@@ -78,7 +78,7 @@ func join(seen, trouble string) string {
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 // column is where the measured values begin, if the text leaves room.
-const column = 66
+const column = 68
 
 func (t *teller) line(verdict, text, seen string) {
 	if seen == "" {

@@ -1,0 +1,78 @@
+package kit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+
+	"rolekey/internal/lab"
+	"rolekey/internal/paths"
+)
+
+// RAPI speaks to a node's masterd on its socket, as the commands do, without
+// the time that it takes to start a program.
+type RAPI struct{ http http.Client }
+
+// NewRAPI makes a client of the masterd of a node.
+func NewRAPI(n lab.Node) *RAPI {
+	at := paths.Layout{Root: n.Root}
+	return &RAPI{http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return paths.DialUnix(ctx, at.MasterdSock()) },
+	}}}
+}
+
+// Close closes the connections.
+func (r *RAPI) Close() { r.http.CloseIdleConnections() }
+
+// Call makes a call; a refusal is an error. out may be nil.
+func (r *RAPI) Call(ctx context.Context, verb, path string, in, out any) error {
+	text, err := encode(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, verb, "http://masterd"+path, bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	if len(text) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := r.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	a, err := readAnswer(resp)
+	switch {
+	case err != nil:
+		return err
+	case !a.OK():
+		return fmt.Errorf("%s %s: %d: %s", verb, path, a.Status, a.Message)
+	case out == nil:
+		return nil
+	}
+	return json.Unmarshal(a.Body, out)
+}
+
+// Modify submits a change of a node's flags and returns the job's number.
+func (r *RAPI) Modify(ctx context.Context, node string, flags map[string]bool) (job int64, err error) {
+	err = r.Call(ctx, http.MethodPost, "/2/nodes/"+node+"/modify", flags, &job)
+	return job, err
+}
+
+// Done returns nil when a job has ended well.
+func (r *RAPI) Done(ctx context.Context, job int64) error {
+	var j struct {
+		Status string `json:"status"`
+	}
+	if err := r.Call(ctx, http.MethodGet, fmt.Sprintf("/2/jobs/%d", job), nil, &j); err != nil {
+		return err
+	}
+	if j.Status != "success" {
+		return fmt.Errorf("job %d: %s", job, j.Status)
+	}
+	return nil
+}
