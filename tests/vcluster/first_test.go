@@ -1,0 +1,9 @@
+package vcluster
+
+import "testing"
+
+func TestFirst(t *testing.T) {
+	Run(t, 5, Options{}, func(c *Cluster) {
+		t.Logf("settled at %v", c.Now())
+	})
+}
