@@ -29,7 +29,8 @@ type localMasterd struct {
 	at     paths.Layout
 	client *rpc.LocalClient
 
-	mu   sync.Mutex
+	turn chan struct{} // held by whoever tells it of the cluster
+	mu   sync.Mutex    // guards told
 	told told
 }
 
@@ -46,7 +47,7 @@ type fileID struct {
 
 func newLocalMasterd(at paths.Layout, dial func(ctx context.Context, path string) (net.Conn, error)) *localMasterd {
 	there := func(ctx context.Context) (net.Conn, error) { return dial(ctx, at.MasterdSock()) }
-	return &localMasterd{at: at, client: rpc.NewLocalClient(there)}
+	return &localMasterd{at: at, client: rpc.NewLocalClient(there), turn: make(chan struct{}, 1)}
 }
 
 // absent reports whether an error of a call means that masterd does not run.
@@ -134,49 +135,62 @@ func (l *localMasterd) removeKeys() (rpc.KeyDestroyReply, error) {
 // that does not run enforces nothing, and is told when it starts. Roster and
 // chain go with the view unless this run of masterd has confirmed it before.
 func (l *localMasterd) tell(ctx context.Context, v *candmap.View, reply func(full bool) rpc.LocalViewReply) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, masterdTell)
 	defer cancel()
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-ctx.Done():
+		return errors.New("masterd on this node did not confirm the map: it is busy with an earlier one")
+	}
 	socket, ok := l.socket()
 	if !ok {
-		l.told = told{}
+		l.remember(told{})
 		return nil
 	}
 	now := told{socket, v}
-	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, reply(now != l.told), nil)
-	switch {
-	case err == nil:
-		l.told = now
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, reply(!l.knows(now)), nil)
+	if err == nil {
+		l.remember(now)
 		return nil
-	case absent(err):
-		l.told = told{}
-		return nil
-	default:
-		l.told = told{}
-		return fmt.Errorf("masterd on this node did not confirm the map: %w", err)
 	}
+	l.remember(told{})
+	if absent(err) {
+		return nil
+	}
+	return fmt.Errorf("masterd on this node did not confirm the map: %w", err)
+}
+
+func (l *localMasterd) remember(t told) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = t
+}
+
+func (l *localMasterd) knows(t told) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.told == t
 }
 
 // untold reports whether masterd has not confirmed this view, or was started
 // anew since.
 func (l *localMasterd) untold(v *candmap.View) bool {
 	socket, ok := l.socket()
-	if !ok {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.told != told{socket, v}
+	return ok && !l.knows(told{socket, v})
 }
 
 // forget makes masterd forget the cluster.
 func (l *localMasterd) forget(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, masterdWork)
 	defer cancel()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.told = told{}
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	l.remember(told{})
 	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, rpc.LocalViewReply{}, nil)
 	if absent(err) {
 		return nil

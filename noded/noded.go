@@ -36,7 +36,7 @@ type Daemon struct {
 	phase   string   // "initializing" or "joining" while that is under way
 	changed bell     // member or problem changed
 
-	starting sync.Mutex                // a member is being started
+	starting chan struct{}             // held while a member is being started
 	leaving  atomic.Bool               // none is to be
 	first    atomic.Pointer[firstNews] // of the next one
 	wake     chan struct{}
@@ -60,7 +60,7 @@ func New(cfg Config) (*Daemon, error) {
 		cfg.Log = zap.NewNop()
 	}
 	cfg.world()
-	d := &Daemon{cfg: cfg, log: cfg.Log, turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	d := &Daemon{cfg: cfg, log: cfg.Log, turn: make(chan struct{}, 1), starting: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	d.ssh = &sshFinder{cfg: &d.cfg, log: d.log}
 	d.keys, d.masterd = newKeyDir(cfg.Paths), newLocalMasterd(cfg.Paths, cfg.DialLocal)
 	return d, nil
@@ -83,6 +83,15 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	g.Go("member", func(ctx context.Context) error { return d.follow(ctx, ready) })
 	g.Go("socket", func(ctx context.Context) error { return rpc.ServeLocal(ctx, l, d.localRoutes()) })
 	return g.Wait()
+}
+
+// Reload asks sshd anew what it is and how it is configured, after an upgrade
+// or a change of sshd_config, and writes SSH's files by the answer.
+func (d *Daemon) Reload() {
+	d.ssh.forget()
+	if m := d.current(); m != nil {
+		m.news.ring()
+	}
 }
 
 // follow runs the member as long as there is an identity. A member that fails
@@ -127,8 +136,8 @@ func (d *Daemon) live(ctx context.Context, ready func()) error {
 // start makes a member of the identity on disk; nil if there is none, or if
 // that is about to be removed.
 func (d *Daemon) start(ctx context.Context, stop context.CancelFunc) (*running, error) {
-	d.starting.Lock()
-	defer d.starting.Unlock()
+	d.starting <- struct{}{}
+	defer func() { <-d.starting }()
 	if d.leaving.Load() {
 		return nil, nil
 	}
@@ -187,9 +196,9 @@ func (d *Daemon) startUp(ctx context.Context, n firstNews) (*running, error) {
 // being started again until resume is called.
 func (d *Daemon) shutDown() (resume func()) {
 	d.leaving.Store(true)
-	d.starting.Lock() // whoever starts one now does not see the order
+	d.starting <- struct{}{} // whoever starts one now does not see the order
 	m := d.current()
-	d.starting.Unlock()
+	<-d.starting
 	if m != nil {
 		m.stop()
 		<-m.ended

@@ -51,6 +51,13 @@ func (f *sshFinder) get(ctx context.Context) (*sshSettings, error) {
 	return s, nil
 }
 
+// forget makes the next get ask again.
+func (f *sshFinder) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.found = nil
+}
+
 func (f *sshFinder) find(ctx context.Context) (*sshSettings, error) {
 	account, err := f.account()
 	if err != nil {

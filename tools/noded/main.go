@@ -22,6 +22,7 @@ import (
 	"rolekey/internal/buildinfo"
 	"rolekey/internal/paths"
 	"rolekey/internal/sdnotify"
+	"rolekey/internal/task"
 	"rolekey/noded"
 )
 
@@ -132,19 +133,35 @@ func serve(ctx context.Context, cfg noded.Config, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	watch, stop := context.WithCancel(ctx)
-	defer stop()
-	watching := make(chan error, 1)
-	go func() { watching <- sdnotify.RunWatchdog(watch, func() bool { return true }) }()
-	err = d.Run(ctx, func() {
-		cfg.Log.Info("serving", zap.String("version", buildinfo.Version()))
-		if err := sdnotify.Ready(); err != nil {
-			cfg.Log.Warn("service manager is not told", zap.Error(err))
-		}
+	g := task.New(ctx)
+	g.Go("watchdog", func(ctx context.Context) error { return sdnotify.RunWatchdog(ctx, func() bool { return true }) })
+	g.Go("reload", func(ctx context.Context) error { return reload(ctx, d) })
+	g.Go("noded", func(ctx context.Context) error {
+		defer g.Stop()
+		return d.Run(ctx, func() {
+			cfg.Log.Info("serving", zap.String("version", buildinfo.Version()))
+			if err := sdnotify.Ready(); err != nil {
+				cfg.Log.Warn("service manager is not told", zap.Error(err))
+			}
+		})
 	})
-	stop()
-	_ = sdnotify.Stopping()
-	return errors.Join(err, <-watching)
+	err = g.Wait()
+	return errors.Join(err, sdnotify.Stopping())
+}
+
+// reload obeys SIGHUP, by which the service manager reloads.
+func reload(ctx context.Context, d *noded.Daemon) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			d.Reload()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // newLogger writes JSON lines.
