@@ -79,6 +79,15 @@ func (w worker) Dismiss(ctx context.Context, gone *state.Node) error {
 	return nil
 }
 
+// Answers implements jobs.Cluster. Anybody may ask for the version, and a node
+// that comes back, with an old map, answers.
+func (w worker) Answers(ctx context.Context, node cluster.NodeID) error {
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	var v rpc.VersionReply
+	return w.l.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodVersion, "", nil, &v)
+}
+
 // KeyCreate implements jobs.Cluster.
 func (w worker) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
 	return w.l.nodes.KeyCreate(ctx, node, r)

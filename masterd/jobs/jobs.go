@@ -44,6 +44,8 @@ type Cluster interface {
 	Dismiss(ctx context.Context, gone *state.Node) error
 	// Voting tells who votes in the map and in raft, and who can be reached.
 	Voting() roles.View
+	// Answers asks a node for its version, and returns why there is no answer.
+	Answers(ctx context.Context, node cluster.NodeID) error
 	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
 	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
 	// Verify checks the cluster, tells each line of its report, and returns
@@ -97,12 +99,20 @@ func (r *Runner) one(ctx context.Context, j *state.Job) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // the next master resumes the job
 	}
-	var lost *cluster.Error
-	if errors.As(err, &lost) && (lost.Code == cluster.CodeNotMaster || lost.Code == cluster.CodeNoQuorum) {
+	if lost(err) {
 		return fmt.Errorf("run job %d: %w", j.ID, err)
+	}
+	if run.ended() { // canceled meanwhile; nothing was committed
+		return nil
 	}
 	r.log.Info("job ended", zap.Int64("job", j.ID), zap.Strings("summary", j.Summary), zap.Error(err))
 	return run.finish(ctx, err)
+}
+
+// lost reports whether an error says that this master is none any more.
+func lost(err error) bool {
+	c := cluster.CodeOf(err)
+	return c == cluster.CodeNotMaster || c == cluster.CodeNoQuorum
 }
 
 // run is one job under way. What it learns collects in update, which goes into
@@ -180,12 +190,32 @@ func (r *run) say(text string) {
 	r.update.Log = append(r.update.Log, state.LogLine{Op: r.op, Text: text})
 }
 
+// ended reports whether somebody else has ended the job.
+func (r *run) ended() bool {
+	j := r.c.State().Jobs[r.job.ID]
+	return j == nil || j.Status.Ended()
+}
+
 // flush commits what has collected so far.
 func (r *run) flush(ctx context.Context) error {
+	r.update.Log = newest(r.update.Log)
 	u := r.update
 	_, err := r.c.Change(ctx, state.KindJobUpdate, u, r.job.Actor, r.job.RequestID)
 	r.drained()
 	return err
+}
+
+// newest returns the lines that the state would keep: more than that may not
+// fit into one entry of the log.
+func newest(log []state.LogLine) []state.LogLine {
+	size := 0
+	for i := range log {
+		at := len(log) - 1 - i
+		if size += len(log[at].Text); i == state.MaxLogEntries || size > state.MaxLogBytes {
+			return log[at+1:]
+		}
+	}
+	return log
 }
 
 // drained forgets what a commit has carried.
@@ -209,6 +239,16 @@ func (r *run) finish(ctx context.Context, err error) error {
 			r.update.OpStatus[i] = state.JobError
 		}
 	}
+	ferr := r.flush(ctx)
+	if ferr == nil || lost(ferr) || ctx.Err() != nil {
+		return ferr
+	}
+	if r.ended() {
+		return nil
+	}
+	// A master that gave up here would only begin the same job again.
+	text := fmt.Sprintf("the job has ended, and what became of it cannot be recorded: %v", ferr)
+	r.update = state.JobUpdate{ID: r.job.ID, Status: state.JobError, Error: &text}
 	return r.flush(ctx)
 }
 

@@ -130,9 +130,7 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 		case roles.StepProbe:
 			err = r.probe(ctx, p)
 		case roles.StepKeysCreate:
-			if err = r.awaitOut(ctx, p.Node); err == nil {
-				keys, left.Cert, err = r.createKeys(ctx, p.Node)
-			}
+			keys, left.Cert, err = r.createKeys(ctx, p.Node)
 			if err != nil {
 				r.tidy(ctx, p.Node)
 			}
@@ -173,8 +171,7 @@ func (r *run) name(id cluster.NodeID) cluster.Name {
 
 // probe makes sure that a node that is to be online answers.
 func (r *run) probe(ctx context.Context, p roles.Plan) error {
-	n := r.c.State().Node(p.Node)
-	if _, err := r.c.KeyCreate(ctx, p.Node, rpc.KeyCreateRequest{Incarnation: n.Incarnation}); err != nil {
+	if err := r.c.Answers(ctx, p.Node); err != nil {
 		return p.NoVersion()
 	}
 	return nil
@@ -202,6 +199,9 @@ func (r *run) awaitOut(ctx context.Context, id cluster.NodeID) error {
 // createKeys has the node make its keys, checks them, and issues the
 // certificate. Until the map names them they open nothing.
 func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.CandidateKeys, []byte, error) {
+	if err := r.awaitOut(ctx, id); err != nil {
+		return nil, nil, err
+	}
 	s := r.c.State()
 	n := s.Node(id)
 	keys, err := r.c.KeyCreate(ctx, id, rpc.KeyCreateRequest{Incarnation: n.Incarnation})
@@ -284,7 +284,7 @@ func (r *run) report(s Spread) {
 	for _, u := range s.Unreachable {
 		text += fmt.Sprintf("; %s unreachable, RPC lease ends %s, sshd expiry %s", u.Node, bound(u.RPCUntil), bound(u.SSHUntil))
 	}
-	r.update.Progress = append(r.update.Progress, text)
+	r.update.Progress = append(r.update.Progress, text[:min(len(text), state.MaxLogText)])
 	// Not nil even when empty: null would not be the canonical encoding.
 	open := append([]state.Unreachable{}, s.Unreachable...)
 	r.update.Unreachable = &open
@@ -389,5 +389,8 @@ func (r *run) promote(ctx context.Context, id cluster.NodeID) error {
 		return err
 	}
 	left.Cert = der
-	return r.install(ctx, &left)
+	if err := r.install(ctx, &left); err != nil {
+		r.say(fmt.Sprintf(" - WARNING: %v", err)) // a candidate it is
+	}
+	return nil
 }
