@@ -102,9 +102,6 @@ func (r *Runner) one(ctx context.Context, j *state.Job) error {
 	if lost(err) {
 		return fmt.Errorf("run job %d: %w", j.ID, err)
 	}
-	if run.ended() { // canceled meanwhile; nothing was committed
-		return nil
-	}
 	r.log.Info("job ended", zap.Int64("job", j.ID), zap.Strings("summary", j.Summary), zap.Error(err))
 	return run.finish(ctx, err)
 }
@@ -243,7 +240,7 @@ func (r *run) finish(ctx context.Context, err error) error {
 	if ferr == nil || lost(ferr) || ctx.Err() != nil {
 		return ferr
 	}
-	if r.ended() {
+	if r.ended() { // canceled meanwhile; nothing was committed
 		return nil
 	}
 	// A master that gave up here would only begin the same job again.
