@@ -167,6 +167,10 @@ func (d *Daemon) commitFirst(first *state.State, id raft.ServerID) error {
 	}
 	snaps, err := consensus.OpenSnapshots(consensus.SnapshotsConfig{Dir: d.cfg.Paths.SnapshotDir(), Keyring: ring})
 	if err == nil {
+		head := first.Head()
+		err = writeSigned(store, signed{head.Version, head.Hash}) // bootstrapReply signs it
+	}
+	if err == nil {
 		err = consensus.Found(id, store, snaps, first)
 	}
 	return errors.Join(err, store.Close())

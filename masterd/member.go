@@ -2,6 +2,7 @@ package masterd
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -73,8 +74,12 @@ func (m *member) openRaft(ctx context.Context) error {
 	if err == nil {
 		position, err = consensus.Probe(store, snaps)
 	}
+	var last signed
 	if err == nil {
-		err = m.checkCopy(ctx, position)
+		last, err = readSigned(store)
+	}
+	if err == nil {
+		err = m.checkCopy(ctx, position, last)
 	}
 	if err != nil {
 		return errors.Join(err, store.Close())
@@ -95,19 +100,52 @@ func (m *member) openRaft(ctx context.Context) error {
 	return nil
 }
 
-// checkCopy asks the reachable candidates and this node's own noded what they
-// have seen from this node. A disk that is behind is a copy: two of a kind
-// could sign two maps of one version.
-func (m *member) checkCopy(ctx context.Context, p consensus.Position) error {
-	last, term := max(p.LastIndex, p.SnapshotIndex), p.Term
-	type answer struct {
-		from cluster.Name
-		seen rpc.Seen
+// checkCopy compares this disk with what others have seen from this node: the
+// reachable candidates, and the maps that its own noded holds. A disk that is
+// behind is a copy: two of a kind could vote or sign twice.
+func (m *member) checkCopy(ctx context.Context, p consensus.Position, last signed) error {
+	if at := m.newestSigned(); at.Newer(last.Version) {
+		return fmt.Errorf("%w (this node's noded holds map %s with its signature, this disk signed %s)", errRestored, at, last.Version)
 	}
-	others := m.keeper.View().Map.Candidates
-	answers := make(chan answer, len(others))
+	index := max(p.LastIndex, p.SnapshotIndex)
+	for name, seen := range m.askAllSeen(ctx) {
+		if seen.Term > p.Term || seen.Term == p.Term && seen.Index > index {
+			return fmt.Errorf("%w (%s saw term %d index %d, this disk has term %d index %d)", errRestored, name, seen.Term, seen.Index, p.Term, index)
+		}
+		if seen.Version.Newer(last.Version) {
+			return fmt.Errorf("%w (%s has a signature of map %s, this disk signed %s)", errRestored, name, seen.Version, last.Version)
+		}
+	}
+	return nil
+}
+
+// newestSigned returns the newest map that this node holds and that carries a
+// signature of its own key.
+func (m *member) newestSigned() cluster.Version {
+	public, ok := m.d.vault.signer().Public().(ed25519.PublicKey)
+	if !ok {
+		return cluster.Version{}
+	}
+	own := []candmap.SigningKey{candmap.SigningKey(public)}
+	var newest cluster.Version
+	for _, env := range append(m.keeper.Chain(), m.keeper.View().Map.Envelope) {
+		if env.Signers(own) == 0 {
+			continue
+		}
+		if signed, err := candmap.DecodeMap(env.Payload); err == nil && signed.At().Newer(newest) {
+			newest = signed.At()
+		}
+	}
+	return newest
+}
+
+// askAllSeen asks the other candidates, all at once; those that do not answer
+// are left out.
+func (m *member) askAllSeen(ctx context.Context) map[cluster.Name]rpc.Seen {
+	var mu sync.Mutex
 	var all sync.WaitGroup
-	for _, c := range others {
+	answers := map[cluster.Name]rpc.Seen{}
+	for _, c := range m.keeper.View().Map.Candidates {
 		if c.UUID == m.self.node {
 			continue
 		}
@@ -117,17 +155,13 @@ func (m *member) checkCopy(ctx context.Context, p consensus.Position) error {
 				m.log.Info("candidate does not tell what it saw of this node", zap.String("node", string(c.Name)), zap.Error(err))
 				return
 			}
-			answers <- answer{c.Name, seen}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[c.Name] = seen
 		})
 	}
 	all.Wait()
-	close(answers)
-	for a := range answers {
-		if a.seen.Term > term || a.seen.Term == term && a.seen.Index > last {
-			return fmt.Errorf("%w (%s saw term %d index %d, this disk has term %d index %d)", errRestored, a.from, a.seen.Term, a.seen.Index, term, last)
-		}
-	}
-	return nil
+	return answers
 }
 
 func (m *member) askSeen(ctx context.Context, peer cluster.NodeID) (rpc.Seen, error) {

@@ -55,21 +55,42 @@ type signer struct {
 }
 
 func newSigner(n voter, self cluster.NodeID, key func() ed25519.PrivateKey, stable raft.StableStore, now func() time.Time) (*signer, error) {
-	s := &signer{node: n, self: self, key: key, stable: stable, now: now}
+	last, err := readSigned(stable)
+	if err != nil {
+		return nil, err
+	}
+	return &signer{node: n, self: self, key: key, stable: stable, now: now, last: last}, nil
+}
+
+// readSigned returns the newest version signed; zero if there is none.
+func readSigned(stable raft.StableStore) (signed, error) {
 	b, err := stable.Get(signedKey)
 	switch {
 	case err != nil && err.Error() == "not found": // raft's convention
-		return s, nil
+		return signed{}, nil
 	case err != nil:
-		return nil, fmt.Errorf("read newest signed version: %w", err)
+		return signed{}, fmt.Errorf("read newest signed version: %w", err)
 	}
-	if err := json.Unmarshal(b, &s.last); err != nil {
-		return nil, fmt.Errorf("read newest signed version: %w", err)
+	var last signed
+	if err := json.Unmarshal(b, &last); err != nil {
+		return signed{}, fmt.Errorf("read newest signed version: %w", err)
 	}
-	if s.last.Version.IsZero() || s.last.Hash.IsZero() {
-		return nil, errors.New("read newest signed version: it is empty")
+	if last.Version.IsZero() || last.Hash.IsZero() {
+		return signed{}, errors.New("read newest signed version: it is empty")
 	}
-	return s, nil
+	return last, nil
+}
+
+// writeSigned is durable when it returns.
+func writeSigned(stable raft.StableStore, s signed) error {
+	b, err := json.Marshal(s)
+	if err == nil {
+		err = stable.Set(signedKey, b)
+	}
+	if err != nil {
+		return fmt.Errorf("remember what is signed: %w", err)
+	}
+	return nil
 }
 
 // newest returns the newest version signed.
@@ -191,12 +212,8 @@ func (s *signer) remember(e state.ChainEntry) error {
 		return nil
 	}
 	next := signed{e.Version, e.Hash}
-	b, err := json.Marshal(next)
-	if err != nil {
+	if err := writeSigned(s.stable, next); err != nil {
 		return err
-	}
-	if err := s.stable.Set(signedKey, b); err != nil {
-		return fmt.Errorf("remember what is signed: %w", err)
 	}
 	s.last = next
 	return nil

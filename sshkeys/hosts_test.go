@@ -1,6 +1,7 @@
 package sshkeys
 
 import (
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -218,5 +219,17 @@ func TestKnownHostsFile(t *testing.T) {
 	checkMode(t, filepath.Dir(f.Path), 0o775)
 	if got := readFile(t, f.Path); got != string(b.Bytes())+"|1|abc=|def= ssh-ed25519 AAAA" {
 		t.Errorf("file is\n%s", got)
+	}
+}
+
+func TestRenderShortNames(t *testing.T) {
+	host := func(name string) Host {
+		k := newKey(t)
+		return Host{Name: cluster.Name(name), Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Port: 22, Keys: []cluster.SSHKey{k}}
+	}
+	short := shortNames([]Host{host("node1.a.example"), host("node2.a.example"), host("node2.b.example"), host("single"), host("7.example")})
+	want := map[cluster.Name]string{"node1.a.example": "node1"}
+	if !maps.Equal(short, want) {
+		t.Errorf("short names %v, want %v: only what is one host's, and not its whole name or a number", short, want)
 	}
 }

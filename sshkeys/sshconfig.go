@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"rolekey/cluster"
 	"rolekey/internal/atomicfile"
 )
 
@@ -35,9 +36,9 @@ type ClientConfig struct {
 
 // Render returns the drop-in's text. Per host there is
 //
-//	Match localuser root host <name>
+//	Match localuser root host <name>,<first label>
 //		HostName <first address>
-//	Match localuser root host <name>,<addresses>
+//	Match localuser root host <name>,<first label>,<addresses>
 //		Port …, User …, HostKeyAlias <name>, …
 //
 // "Match host" sees the host name after a HostName of the user's own
@@ -57,23 +58,44 @@ func (c ClientConfig) Render(hosts []Host) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteString("# Written by Rolekey from the cluster's roster. Changes are lost: use ~/.ssh/config,\n# which ssh reads first.\n")
 	var errs []error
+	short := shortNames(hosts)
 	for _, h := range hosts {
 		if err := h.check(); err != nil {
 			errs = append(errs, fmt.Errorf("make ssh configuration: node %.64q: %w", string(h.Name), err))
 			continue
 		}
-		c.stanza(&out, h, common)
+		names := []string{string(h.Name)}
+		if label, ok := short[h.Name]; ok {
+			names = append(names, label)
+		}
+		c.stanza(&out, h, names, common)
 	}
 	return out.Bytes(), errors.Join(errs...)
 }
 
-func (c ClientConfig) stanza(out *bytes.Buffer, h Host, common string) {
-	names := []string{string(h.Name)}
+// shortNames gives each host its first label, unless that is another host's
+// too or reads as a name or number of its own.
+func shortNames(hosts []Host) map[cluster.Name]string {
+	owners := map[string][]cluster.Name{}
+	for _, h := range hosts {
+		label, _, _ := strings.Cut(string(h.Name), ".")
+		owners[label] = append(owners[label], h.Name)
+	}
+	short := map[cluster.Name]string{}
+	for label, names := range owners {
+		if _, err := cluster.ParseName(label); err == nil && len(names) == 1 && label != string(names[0]) {
+			short[names[0]] = label
+		}
+	}
+	return short
+}
+
+func (c ClientConfig) stanza(out *bytes.Buffer, h Host, names []string, common string) {
+	local := orRoot(c.LocalUser)
+	fmt.Fprintf(out, "\nMatch localuser %s host %s\n\tHostName %s\n", local, strings.Join(names, ","), h.Addresses[0])
 	for _, a := range h.Addresses {
 		names = append(names, a.String())
 	}
-	local := orRoot(c.LocalUser)
-	fmt.Fprintf(out, "\nMatch localuser %s host %s\n\tHostName %s\n", local, h.Name, names[1])
 	fmt.Fprintf(out, "Match localuser %s host %s\n", local, strings.Join(names, ","))
 	fmt.Fprintf(out, "\tPort %d\n\tHostKeyAlias %s\n%s", h.Port, h.Name, common)
 	if c.Bind.IsValid() && c.Bind.Is4() == h.Addresses[0].Is4() {

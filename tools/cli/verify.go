@@ -68,8 +68,8 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := a.jsonFlag(&cobra.Command{
 		Use:   "verify",
 		Short: "Check the whole cluster",
-		Long: `Compares maps, certificates, keys and files on all nodes, authenticates by real
-SSH, and attempts what must be refused. Exit code 1 means that an error was
+		Long: `Compares maps, certificates and keys on all nodes, and has every candidate
+authenticate by real SSH to every node that it may reach. Exit code 1 means that an error was
 found.`,
 		Example: "  gnt-cluster verify\n  gnt-cluster verify --error-codes -I ENODETIME\n  gnt-cluster verify --json | jq '.errors[]'",
 		Args:    exactArgs(0),
