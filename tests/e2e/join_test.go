@@ -40,6 +40,7 @@ func TestFoundAndJoin(t *testing.T) {
 		{"JoinBindsTheString", joinBinds},
 		{"NobodyToAsk", nobodyToAsk},
 		{"ExitCodes", exitCodes},
+		{"SSHReachOfMaster", reachOfMaster},
 		{"RemoveAndReturn", removeAndReturn},
 		{"InTheEnd", (*world).clean},
 	} {
@@ -73,7 +74,7 @@ func beforeInit(w *world) {
 
 func initOnce(w *world) {
 	first := w.node("node1")
-	args := []string{"gnt-cluster", "init", lab.ClusterName, "--node-name", first.Name, "--address", first.Address, "--map-lease", "6s", "--candidate-pool-size", "3"}
+	args := []string{"gnt-cluster", "init", lab.ClusterName, "--node-name", first.Name, "--address", first.Address, "--map-lease", "6s", "--candidate-pool-size", "3", "--ssh-reach", "master"}
 	w.expect(1, "--no-recovery-key", "node1", "", args...)
 	args = append(args, "--no-recovery-key")
 	w.expect(0, "is founded", "node1", "", args...)
