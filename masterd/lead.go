@@ -3,7 +3,6 @@ package masterd
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,7 +31,7 @@ type leader struct {
 	log    *zap.Logger
 	work   func(ctx context.Context, l *leader) error // runs the jobs
 
-	publishing sync.Mutex
+	publishing chan struct{} // held by whoever publishes
 	wake       chan struct{}
 	ready      chan struct{} // closes when this node has named itself master
 	ensured    map[cluster.NodeID]cluster.Digest

@@ -38,8 +38,12 @@ func (l *leader) change(ctx context.Context, kind string, body any, meta state.M
 // node cannot prove yet, and delivers v to all nodes. It returns when every
 // node that answers holds it.
 func (l *leader) publish(ctx context.Context, v cluster.Version, tell func(done, all int)) (outcome, error) {
-	l.publishing.Lock()
-	defer l.publishing.Unlock()
+	select {
+	case l.publishing <- struct{}{}:
+	case <-ctx.Done():
+		return outcome{}, context.Cause(ctx)
+	}
+	defer func() { <-l.publishing }()
 	before := l.keeper.View().Roster
 	for _, e := range l.node.State().After(l.held().At()) {
 		if e.Version.Newer(v) {

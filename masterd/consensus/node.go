@@ -61,7 +61,7 @@ type Node struct {
 	timing    Timing
 	fatal     func(error)
 
-	proposing sync.Mutex // one proposal at a time, each derived from the one before
+	proposing chan struct{} // held by whoever proposes: each proposal is derived from the one before
 	watchdog  sync.WaitGroup
 	stop      context.CancelFunc
 }
@@ -74,7 +74,7 @@ func New(cfg Config) (*Node, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	n := &Node{
 		transport: NewTransport(cfg.ID, cfg.Sender), fsm: newFSM(cfg.Fatal),
-		stable: cfg.Stable, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, stop: stop,
+		stable: cfg.Stable, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, stop: stop, proposing: make(chan struct{}, 1),
 	}
 	logs, err := raft.NewLogCache(logCache, cfg.Logs)
 	if err != nil {
@@ -153,8 +153,12 @@ func (n *Node) Handle(ctx context.Context, from raft.ServerID, message string, b
 // Propose commits one command that is derived from the newest state and
 // returns when this node has applied it. Only the leader can.
 func (n *Node) Propose(ctx context.Context, kind string, body any, meta state.Meta) (state.Result, error) {
-	n.proposing.Lock()
-	defer n.proposing.Unlock()
+	select {
+	case n.proposing <- struct{}{}:
+	case <-ctx.Done():
+		return state.Result{}, noQuorum("commit "+kind, ctx.Err())
+	}
+	defer func() { <-n.proposing }()
 	cmd, err := state.Propose(n.State(), kind, body, meta)
 	if err != nil {
 		return state.Result{}, err
