@@ -49,11 +49,12 @@ func (v *vault) present() bool {
 	return false
 }
 
-// files lists everything that a loss of role removes. The keyring goes last:
-// while it is there, an interrupted removal is only repeated.
+// files lists everything that a loss of role removes. The certificate goes
+// first: without it, keys are not complete and nothing starts with them. The
+// keyring goes last: while it is there, an interrupted removal is only repeated.
 func (v *vault) files() []string {
 	return []string{
-		v.at.SigningKey(), v.at.CandidateKey(), v.at.CandidateCert(),
+		v.at.CandidateCert(), v.at.SigningKey(), v.at.CandidateKey(),
 		v.at.RaftDB(), v.at.SnapshotDir(), v.at.Keyring(),
 	}
 }
@@ -80,6 +81,9 @@ func (v *vault) openLocked(ctx seal.Context) error {
 		return fmt.Errorf("open candidate keys: %w", err)
 	}
 	signing, err := readSigning(ring, v.at.SigningKey())
+	if errors.Is(err, fs.ErrNotExist) && missing(v.at.CandidateCert()) {
+		return nil // their creation was interrupted; ensure completes it
+	}
 	if err != nil {
 		return err
 	}
@@ -115,18 +119,27 @@ func (v *vault) createLocked(ctx seal.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(v.at.SigningKey()); errors.Is(err, fs.ErrNotExist) {
+	if missing(v.at.SigningKey()) {
 		if err := createSigning(ring, v.at.SigningKey()); err != nil {
 			return err
 		}
 	}
 	// Even with an open ring: a crash may have come between the two keys.
-	if _, err := os.Lstat(v.at.CandidateKey()); errors.Is(err, fs.ErrNotExist) {
+	if missing(v.at.CandidateKey()) {
+		// A certificate of a key that is gone would fit no other.
+		if err := atomicfile.Remove(v.at.CandidateCert()); err != nil {
+			return fmt.Errorf("create candidate keys: %w", err)
+		}
 		if err := createClient(ring, v.at.CandidateKey()); err != nil {
 			return err
 		}
 	}
 	return v.openLocked(ctx)
+}
+
+func missing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // ringLocked returns the keyring that is open, or opens or makes it.
@@ -273,7 +286,7 @@ func (v *vault) destroy() rpc.KeyDestroyReply {
 	v.ring, v.signing, v.client = nil, nil, nil
 	var reply rpc.KeyDestroyReply
 	for _, p := range v.files() {
-		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
+		if missing(p) {
 			continue
 		}
 		if err := os.RemoveAll(p); err != nil {
