@@ -1,9 +1,11 @@
 package masterd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -104,11 +106,13 @@ func (l *leader) targets(before *candmap.Roster) (ids []cluster.NodeID, docs [][
 	return ids, docs
 }
 
+// docsOf lists the documents of a roster, always in the same order.
 func docsOf(r *candmap.Roster) [][]byte {
 	var docs [][]byte
 	for _, d := range r.Docs() {
 		docs = append(docs, d)
 	}
+	slices.SortFunc(docs, bytes.Compare)
 	return docs
 }
 
