@@ -113,11 +113,11 @@ func (s *Server) prepare(call Call, body rpc.AdmitBody) (state.NodeAdmit, error)
 		return state.NodeAdmit{}, err
 	}
 	a := state.NodeAdmit{
-		Record: body.Record, Remote: call.Remote, Node: rec.Node, Incarnation: 1,
+		Record: body.Record, Remote: call.Remote, Node: rec.Node, Incarnation: st.NextIncarnation(rec.Node),
 		Name: body.Name, Addresses: body.Addresses, Ports: body.Ports, HostKeys: body.HostKeys,
 		Server: server.Pin, Identity: identity.Pin, MasterCapable: true, VMCapable: true,
 	}
-	if n := st.Node(rec.Node); n != nil {
+	if n := st.Node(rec.Node); n != nil && rec.State == pki.RecordBound {
 		a.Incarnation, a.ServerCert, a.IdentityCert = n.Incarnation, n.Certs.Server, n.Certs.Identity
 		return a, nil
 	}

@@ -2,6 +2,7 @@ package keyserver
 
 import (
 	"context"
+	"slices"
 
 	"rolekey/cluster"
 	"rolekey/masterd/state"
@@ -42,6 +43,9 @@ func (s *Server) firstContact(ctx context.Context, call Call) error {
 	if !ok {
 		return cluster.Errorf(cluster.CodeTokenUnknown, "no admission record has bound this key for node %s", n.Name)
 	}
+	if _, err := rec.Spend(call.Pin); err != nil {
+		return err // and no job: the node asks again and again
+	}
 	// The job first: were it lost in a crash, nobody would queue it again.
 	if err := s.master.Added(ctx, n.Name, call.Request); err != nil {
 		return err
@@ -73,8 +77,13 @@ func (s *Server) renew(ctx context.Context, call Call, req rpc.CertificateReques
 	if err != nil {
 		return nil, err
 	}
-	// The newest pin is the one in use; an older one was retired by use.
-	next := []cluster.Digest{pins[len(pins)-1], csr.Pin}
+	// The newest pin is the one in use; an older one was retired by use. But a
+	// caller that shows an older key has never used the newest.
+	used := pins[len(pins)-1]
+	if slices.Contains(pins, call.Pin) {
+		used = call.Pin
+	}
+	next := []cluster.Digest{used, csr.Pin}
 	change := state.NodeCerts{Node: n.UUID, Kind: req.Kind, Cert: der, Pins: next}
 	_, err = s.master.Change(ctx, state.KindNodeCerts, change, "node "+string(n.Name), call.Request)
 	return der, err
