@@ -4,11 +4,13 @@
 // one claim, what was seen of it, and the verdict: PASS, FAIL or SKIP. The last
 // line counts them; the exit status is 1 if any claim failed.
 //
-//	demo [-dir DIR] [-v]
+//	demo [-dir DIR] [-no-namespaces] [-v]
 //
 // The story runs in a process of its own inside the cluster's namespaces,
-// because that is where the nodes' addresses are. With -dir the files of a
-// cluster that disappointed stay there for reading.
+// because that is where the nodes' addresses are. Where the kernel allows none,
+// or with -no-namespaces, the cluster uses the host's loopback, and what needs
+// cuts in the network is skipped. With -dir the files of a cluster that
+// disappointed stay there for reading.
 package main
 
 import (
@@ -35,24 +37,23 @@ const (
 func main() {
 	lab.Main(map[string]lab.Helper{"story": story})
 	dir := flag.String("dir", "", "folder of the cluster; default: a temporary one")
+	host := flag.Bool("no-namespaces", false, "use the host's loopback even where namespaces work")
 	verbose := flag.Bool("v", false, "tell how the cluster is brought up")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, *dir, *verbose)
+	code := run(ctx, lab.Config{Dir: *dir, NoNamespaces: *host}, *verbose)
 	stop()
 	os.Exit(code)
 }
 
-func run(ctx context.Context, dir string, verbose bool) int {
-	progress := io.Discard
+func run(ctx context.Context, cfg lab.Config, verbose bool) int {
+	cfg.Nodes, cfg.CandidatePoolSize, cfg.MapLease, cfg.Progress = nodes, pool, lease, io.Discard
 	if verbose {
-		progress = os.Stderr
+		cfg.Progress = os.Stderr
 	}
 	start := time.Now()
 	fmt.Printf("Bringing up %d nodes on this machine: candidate pool %d, map lease %v.\n\n", nodes, pool, lease)
-	code, err := kit.WithCluster(ctx, lab.Config{
-		Nodes: nodes, Dir: dir, CandidatePoolSize: pool, MapLease: lease, Progress: progress,
-	}, "story", start.Format(time.RFC3339Nano))
+	code, err := kit.WithCluster(ctx, cfg, "story", start.Format(time.RFC3339Nano))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		if code < 0 { // the story never got to its last line
@@ -81,6 +82,7 @@ func story(args []string) int {
 			break
 		}
 		fmt.Fprintf(t.out, "%s\n", chapter.title)
+		_ = t.settle(ctx) // if the cluster has not settled, the claims say so
 		chapter.tell(t, ctx)
 		fmt.Fprintln(t.out)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
@@ -168,39 +169,44 @@ func (m *Map) Has(node string) bool {
 	return false
 }
 
-// Master returns the node that believes itself the master, and whose masterd
-// runs. It believes so by a map that it had signed in that office.
+// Master returns the node whose masterd is the master in office.
 func (c *Cluster) Master(ctx context.Context) (string, error) {
 	nodes, err := c.Nodes(ctx)
 	if err != nil {
 		return "", err
 	}
-	errs := []error{errors.New("no node is the master")}
+	errs := []error{errors.New("no node is the master in office")}
 	for _, n := range nodes {
 		if n.PIDs.Masterd == 0 {
 			continue
 		}
-		if name, err := c.masterBy(ctx, n.Name); err == nil {
-			return name, nil
-		} else if !errors.Is(err, errNotMaster) {
-			errs = append(errs, err)
+		ready, err := c.inOffice(ctx, n)
+		if ready {
+			return n.Name, nil
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", n.Short(), err))
 		}
 	}
 	return "", errors.Join(errs...)
 }
 
-var errNotMaster = errors.New("is not the master")
+// askLimit bounds a question to one masterd, which may be stopped.
+const askLimit = time.Second
 
-// masterBy asks one node whether it is the master.
-func (c *Cluster) masterBy(ctx context.Context, node string) (string, error) {
-	r, err := c.Sh(ctx, node, "gnt-cluster", "getmaster")
-	if err != nil {
-		return "", err
+// inOffice asks a masterd whether it is the master.
+func (c *Cluster) inOffice(ctx context.Context, n lab.Node) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	r := NewRAPI(n)
+	defer r.Close()
+	var info struct {
+		Rolekey struct {
+			Ready bool `json:"ready"`
+		} `json:"rolekey"`
 	}
-	if r.Code != 0 || strings.TrimSpace(r.Stdout) != node {
-		return "", fmt.Errorf("%s %w", node, errNotMaster)
-	}
-	return node, nil
+	err := r.Call(ctx, http.MethodGet, "/2/info", nil, &info)
+	return info.Rolekey.Ready, err
 }
 
 // AwaitMaster waits until a node is the master and serves; not is a node that

@@ -91,9 +91,20 @@ func (s *Siege) cling(ctx context.Context, conn *Conn, f *Fall) error {
 		case err != nil: // the connection ended in the middle of a call
 			return nil
 		case !a.OK():
-			return fmt.Errorf("refused with %s on an open connection and left it open", a)
+			// The map is in force; its connections are being closed.
+			return awaitEnd(ctx, conn, a)
 		}
 		f.Served++
+	}
+}
+
+// awaitEnd waits for the end of a connection whose calls are refused.
+func awaitEnd(ctx context.Context, conn *Conn, a Answer) error {
+	select {
+	case <-conn.Gone():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("refused with %s on an open connection, and left it open", a)
 	}
 }
 
