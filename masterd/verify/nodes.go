@@ -114,7 +114,7 @@ func (c *check) keys() {
 			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but root's private cluster key lies on it", n.Name)
 		case entry != nil && !a.PrivateKey:
 			c.node(n, CodeNodeKey, "Master candidate '%s' has no private cluster SSH key", n.Name)
-		case entry != nil && a.PublicKey != nil && !hasKey(entry.SSH, *a.PublicKey):
+		case entry != nil && (a.PublicKey == nil || !hasKey(entry.SSH, *a.PublicKey)):
 			c.node(n, CodeNodeSSH, "The SSH key of master candidate '%s' is not the one in the candidate map", n.Name)
 		}
 		c.authorized(n, a)
@@ -205,9 +205,13 @@ func (c *check) probe(ctx context.Context, from *state.Node, targets []rpc.SSHTa
 		return []string{"could not test its SSH logins: " + err.Error()}
 	}
 	var problems []string
-	for i, r := range reply.Results {
-		if r.Error != "" && i < len(targets) {
-			problems = append(problems, "ssh communication with node '"+string(targets[i].Name)+"': "+strings.TrimSpace(r.Error))
+	for i, target := range targets {
+		problem := "it was not tried"
+		if i < len(reply.Results) && reply.Results[i].Node == target.Node {
+			problem = strings.TrimSpace(reply.Results[i].Error)
+		}
+		if problem != "" {
+			problems = append(problems, "ssh communication with node '"+string(target.Name)+"': "+problem)
 		}
 	}
 	return problems
