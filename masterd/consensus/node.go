@@ -112,9 +112,27 @@ func raftConfig(cfg Config) *raft.Config {
 func (n *Node) Close() error {
 	n.stop()
 	_ = n.transport.Close() // only cancels
+	n.settle()
 	err := n.raft.Shutdown().Error()
 	n.watchdog.Wait()
 	return err
+}
+
+// How long Close waits for entries that are being committed or applied.
+const (
+	settleLimit = 200 * time.Millisecond
+	settlePause = time.Millisecond
+)
+
+// settle lets what is committed be applied. Raft never answers those who wait
+// for entries that its state machine has not taken when it shuts down.
+func (n *Node) settle() {
+	for end := time.Now().Add(settleLimit); time.Now().Before(end); time.Sleep(settlePause) {
+		s := n.raft.Stats()
+		if s["fsm_pending"] == "0" && s["applied_index"] == s["commit_index"] && s["last_log_index"] == s["commit_index"] {
+			return
+		}
+	}
 }
 
 // ID returns this server's name.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -248,6 +249,35 @@ func TestCloseEndsProposals(t *testing.T) {
 		lead.kill()
 		if err := <-done; cluster.CodeOf(err) != cluster.CodeNotMaster && cluster.CodeOf(err) != cluster.CodeNoQuorum {
 			t.Errorf("the proposal ended with %v", err)
+		}
+	})
+}
+
+// TestCloseForgetsNobody closes a node while its state machine is behind. Raft
+// would leave those waiting for ever whose commands were about to be applied,
+// and then the bubble would not end.
+func TestCloseForgetsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lead := founded(t, newLAN())
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // whoever proposes does not wait for the end
+		lead.node.fsm.mu.Lock()
+		for i := range 12 {
+			if _, err := lead.admission(ctx, 10+i); err == nil {
+				t.Fatal("a command was applied by a state machine that stands still")
+			}
+		}
+		for lead.node.raft.Stats()["fsm_pending"] == "0" {
+			runtime.Gosched()
+		}
+		done := make(chan error, 1)
+		go func() { done <- lead.node.Close() }()
+		for range 1000 {
+			runtime.Gosched()
+		}
+		lead.node.fsm.mu.Unlock()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }
