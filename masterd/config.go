@@ -8,13 +8,13 @@ import (
 	"os"
 	"time"
 
-	"github.com/BurntSushi/toml"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/internal/paths"
+	"rolekey/internal/strictoml"
 	"rolekey/masterd/consensus"
 	"rolekey/rpc"
 )
@@ -77,7 +77,7 @@ func LoadConfig(at paths.Layout) (Config, error) {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
 	var f file
-	if err := decodeStrict(at.MasterdConfig(), string(text), &f); err != nil {
+	if err := strictoml.Decode(at.MasterdConfig(), string(text), &f); err != nil {
 		return Config{}, err
 	}
 	for _, a := range f.Addresses {
@@ -92,18 +92,6 @@ func LoadConfig(at paths.Layout) (Config, error) {
 		}
 	}
 	return cfg, nil
-}
-
-// decodeStrict reads TOML and refuses keys that nobody asked for.
-func decodeStrict(path, text string, into any) error {
-	meta, err := toml.Decode(text, into)
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return fmt.Errorf("%s: unknown key %q", path, unknown[0])
-	}
-	return nil
 }
 
 // bindAddress is where calls come from: the node's own first address, so that

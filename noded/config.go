@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/BurntSushi/toml"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -19,6 +18,7 @@ import (
 	"rolekey/candmap/gossip"
 	"rolekey/cluster"
 	"rolekey/internal/paths"
+	"rolekey/internal/strictoml"
 	"rolekey/rpc"
 )
 
@@ -84,7 +84,7 @@ func LoadConfig(at paths.Layout) (Config, error) {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
 	var f file
-	if err := decodeStrict(path, string(text), &f); err != nil {
+	if err := strictoml.Decode(path, string(text), &f); err != nil {
 		return Config{}, err
 	}
 	cfg.Addresses, cfg.Ports, cfg.SSH = f.Addresses, cluster.Ports(f.Ports), f.SSH
@@ -139,38 +139,6 @@ func (s *SSHConfig) check() error {
 		if f != "" && !filepath.IsAbs(f) {
 			return fmt.Errorf("ssh: %q is not an absolute path", f)
 		}
-	}
-	return nil
-}
-
-// keyError names a key that nobody asked for, with its line.
-func keyError(path, text string, key toml.Key) error {
-	section, parent, last := "", key[:len(key)-1].String(), key[len(key)-1]
-	for n, l := range lines(text) {
-		name, table, ok := tomlWord(l)
-		if table {
-			section = name
-		}
-		here := !table && name == last && section == parent
-		if ok && (here || name == key.String()) {
-			return fmt.Errorf("%s:%d: unknown key %q", path, n, key)
-		}
-	}
-	return fmt.Errorf("%s: unknown key %q", path, key)
-}
-
-// decodeStrict reads TOML and refuses keys that nobody asked for.
-func decodeStrict(path, text string, into any) error {
-	meta, err := toml.Decode(text, into)
-	if err != nil {
-		var perr toml.ParseError
-		if errors.As(err, &perr) {
-			return fmt.Errorf("%s:%d: %s", path, perr.Position.Line, perr.Message)
-		}
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return keyError(path, text, unknown[0])
 	}
 	return nil
 }
