@@ -14,18 +14,19 @@ import (
 // still the current one.
 func (l *leader) beacons(ctx context.Context) error {
 	for {
+		began := time.Now()
 		every := l.held().Lease() / 3
 		if err := l.beacon(ctx, every); err != nil && ctx.Err() == nil {
 			l.log.Warn("beacon was not signed by a majority", zap.Error(err))
 			every = min(every, time.Second)
 		}
-		if err := pause(ctx, every); err != nil {
+		if err := pause(ctx, every-time.Since(began)); err != nil {
 			return err
 		}
 	}
 }
 
-// beacon makes one beacon and delivers it.
+// beacon makes one beacon and delivers it; neither takes longer than limit.
 func (l *leader) beacon(ctx context.Context, limit time.Duration) error {
 	held := l.held()
 	b := candmap.Beacon{Cluster: held.Cluster, Epoch: held.Epoch, Version: held.Version, Map: held.Hash, Time: candmap.Stamp(l.now())}
@@ -43,7 +44,9 @@ func (l *leader) beacon(ctx context.Context, limit time.Duration) error {
 		return err
 	}
 	nodes, _ := l.targets(nil)
-	l.push.beacon(ctx, nodes, env)
+	delivering, stop := context.WithTimeout(ctx, limit)
+	defer stop()
+	l.push.beacon(delivering, nodes, env)
 	l.poke()
 	return nil
 }

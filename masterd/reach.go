@@ -49,6 +49,27 @@ func (r *reach) failed(id cluster.NodeID, err error, now time.Time) {
 	r.nodes[id] = c
 }
 
+// asking notes that an attempt begins.
+func (r *reach) asking(id cluster.NodeID, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.nodes[id]
+	c.asked = now
+	r.nodes[id] = c
+}
+
+// rest is how long the next attempt waits; an attempt takes no longer.
+func (c contact) rest() time.Duration {
+	switch {
+	case c.failures >= givenUpAfter:
+		return pushTimeout
+	case c.failures > 0:
+		return reconcilePause
+	default:
+		return 0
+	}
+}
+
 func (r *reach) of(id cluster.NodeID) contact {
 	r.mu.Lock()
 	defer r.mu.Unlock()

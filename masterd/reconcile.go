@@ -2,11 +2,14 @@ package masterd
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/masterd/state"
 	"rolekey/rpc"
 )
 
@@ -57,22 +60,34 @@ func (l *leader) publishHead(ctx context.Context) {
 }
 
 // catchUp delivers the newest map to the nodes that answered with an older one
-// or that lack roster documents.
+// or that lack roster documents. Those that were given up are tried too, and
+// nobody waits for them.
 func (l *leader) catchUp(ctx context.Context) {
 	st, held := l.node.State(), l.held()
+	docs := docsOf(st.Roster())
+	var all sync.WaitGroup
 	for _, n := range st.SortedNodes() {
 		c := l.push.reach.of(n.UUID)
 		behind := held.At().Newer(c.ack.Version) || len(c.ack.Missing) > 0
-		if n.Flags.Offline || !behind || c.failures > 0 && l.now().Sub(c.asked) < reconcilePause {
+		if n.Flags.Offline || !behind || l.now().Sub(c.asked) < c.rest() {
 			continue
 		}
-		docs := docsOf(st.Roster())
-		if _, err := l.push.toOne(ctx, n.UUID, held.Envelope, docs); err != nil {
-			l.log.Debug("node is behind and does not take the map", zap.String("node", string(n.Name)), zap.Error(err))
-			continue
+		l.push.reach.asking(n.UUID, l.now())
+		group := &all
+		if c.failures >= givenUpAfter {
+			group = &l.push.pending
 		}
-		l.log.Info("node caught up", zap.String("node", string(n.Name)), zap.Stringer("version", held.At()))
+		group.Go(func() { l.catchUpOne(ctx, n, held, docs) })
 	}
+	all.Wait()
+}
+
+func (l *leader) catchUpOne(ctx context.Context, n *state.Node, held *candmap.Verified, docs [][]byte) {
+	if _, err := l.push.toOne(ctx, n.UUID, held.Envelope, docs); err != nil {
+		l.log.Debug("node is behind and does not take the map", zap.String("node", string(n.Name)), zap.Error(err))
+		return
+	}
+	l.log.Info("node caught up", zap.String("node", string(n.Name)), zap.Stringer("version", held.At()))
 }
 
 // ensureKeys installs certificates on candidates that lack them: those that
