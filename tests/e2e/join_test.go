@@ -203,16 +203,16 @@ func exitCodes(w *world) {
 }
 
 func removeAndReturn(w *world) {
-	w.admin(0, "gnt-node", "remove", "node3")
-	node3 := w.node("node3")
-	w.until("node3 has destroyed its keys", func(context.Context) error { return left(node3) })
-	w.expect(1, "already", "node3", w.token("node3.example"), "noded", "join", "-")
-	w.expect(0, "removed", "node3", "", "noded", "status")
-	w.expect(0, "", "node3", "", "noded", "leave", "--yes")
-	if l, err := kit.Steal(node3); err == nil {
+	n := w.others("node1", w.master())[0]
+	w.admin(0, "gnt-node", "remove", n.Name)
+	w.until(n.Name+" has destroyed its keys", func(context.Context) error { return left(n) })
+	w.expect(1, "already", n.Name, w.token(n.Name), "noded", "join", "-")
+	w.expect(0, "removed", n.Name, "", "noded", "status")
+	w.expect(0, "", n.Name, "", "noded", "leave", "--yes")
+	if l, err := kit.Steal(n); err == nil {
 		w.t.Errorf("after leaving there is still node %s", l.ID)
 	}
-	w.expect(0, "is now a node", "node3", w.token("node3.example"), "noded", "join", "-")
+	w.expect(0, "is now a node", n.Name, w.token(n.Name), "noded", "join", "-")
 	w.settle()
 	if m := w.readMap(); len(m.Nodes) != 3 {
 		w.t.Errorf("%d nodes after the return", len(m.Nodes))
