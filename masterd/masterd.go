@@ -32,6 +32,7 @@ type Daemon struct {
 	member  *member   // nil: not a candidate, or not started
 	problem error     // why it is not started
 	changed chan struct{}
+	intakes chan struct{} // held by whoever takes what noded says
 
 	fatalErr chan error
 }
@@ -41,7 +42,7 @@ func New(cfg Config) *Daemon {
 	cfg = cfg.withDefaults()
 	return &Daemon{
 		cfg: cfg, log: cfg.Log, vault: newVault(cfg.Paths),
-		changed: make(chan struct{}, 1), fatalErr: make(chan error, 1),
+		changed: make(chan struct{}, 1), intakes: make(chan struct{}, 1), fatalErr: make(chan error, 1),
 	}
 }
 

@@ -45,6 +45,7 @@ type member struct {
 // Nothing votes or signs before that.
 func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
 	m := &member{d: d, self: self, keeper: self.keeper, seen: newSeenBook(), reached: newReach(), log: d.log.Named("member"), ended: make(chan struct{})}
+	m.seen.keep(m.keeper.View().Map)
 	roots := func() *pki.Roots { return self.roots }
 	var err error
 	m.client, err = rpc.NewClient(rpc.ClientConfig{

@@ -18,8 +18,16 @@ import (
 // copy of a peer's disk can be told that it is one. It lives in memory: it
 // serves for as long as one candidate runs on.
 type seenBook struct {
-	mu   sync.Mutex
-	last map[cluster.NodeID]rpc.Seen
+	mu    sync.Mutex
+	last  map[cluster.NodeID]rpc.Seen
+	lives map[cluster.NodeID]life // of the candidates of the newest map
+}
+
+// life tells one time of a node in the role from the next: it makes new keys
+// at every promotion.
+type life struct {
+	incarnation uint64
+	signing     string
 }
 
 func newSeenBook() *seenBook { return &seenBook{last: map[cluster.NodeID]rpc.Seen{}} }
@@ -37,12 +45,18 @@ func (b *seenBook) note(node cluster.NodeID, s rpc.Seen) {
 	b.last[node] = old
 }
 
-// keep forgets nodes that are no candidates any more: their state is destroyed,
-// and if they are promoted again they rightly begin with an empty disk.
+// keep forgets nodes that are no candidates any more, or are again: their state
+// was destroyed, and they rightly begin with an empty disk. A map between may
+// have been skipped, so their keys tell.
 func (b *seenBook) keep(m *candmap.Verified) {
+	lives := map[cluster.NodeID]life{}
+	for _, c := range m.Candidates {
+		lives[c.UUID] = life{c.Incarnation, string(c.Signing)}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.last, func(id cluster.NodeID, _ rpc.Seen) bool { return m.Candidate(id) == nil })
+	maps.DeleteFunc(b.last, func(id cluster.NodeID, _ rpc.Seen) bool { return lives[id] == life{} || lives[id] != b.lives[id] })
+	b.lives = lives
 }
 
 func (b *seenBook) of(node cluster.NodeID) rpc.Seen {

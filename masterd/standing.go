@@ -40,7 +40,14 @@ func (s *standing) same(v *rpc.LocalViewReply) bool {
 }
 
 // intake takes what noded says: it has verified it, as root on this machine.
+// Noded tells and is asked; of one view there must be one standing.
 func (d *Daemon) intake(ctx context.Context, v *rpc.LocalViewReply) error {
+	select {
+	case d.intakes <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-d.intakes }()
 	if v.Cluster.IsZero() {
 		d.setStanding(nil)
 		return nil
@@ -121,11 +128,11 @@ func (d *Daemon) Revoke(old, next *candmap.View) {
 	if m == nil {
 		return
 	}
-	m.seen.keep(next.Map)
 	m.client.Recheck()
 	if err := m.server.Revoke(old, next); err != nil {
 		d.log.Error("calls of a revoked peer still run", zap.Error(err))
 	}
+	m.seen.keep(next.Map) // after the last message of a former life
 }
 
 // Apply implements candmap.Effects; masterd writes no files by the map.
