@@ -155,7 +155,9 @@ func (m *member) sweepKeys(ctx context.Context) error {
 }
 
 // hasStrayKeys goes by a map that is fresh, unless this run has seen the role
-// go: a stale one may not tell of a promotion.
+// go: a stale one may not tell of a promotion. A certificate is installed only
+// after a map that names it, so where a later map does not, the role was lost;
+// keys without one may be those of a promotion that is under way.
 func (m *member) hasStrayKeys() bool {
 	v := m.keeper.View()
 	switch {
@@ -167,7 +169,7 @@ func (m *member) hasStrayKeys() bool {
 	case m.demoted.Load():
 		return true
 	default:
-		return m.keeper.Fresh() && m.oldKeys(m.cfg.now().Add(-strayAge))
+		return m.keeper.Fresh() && (exists(m.cfg.Paths.CandidateCert()) || m.oldKeys(m.cfg.now().Add(-strayAge)))
 	}
 }
 
