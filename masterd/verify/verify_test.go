@@ -30,6 +30,7 @@ type field struct {
 	answers map[cluster.NodeID]*rpc.NodeState
 	errs    map[cluster.NodeID]error
 	logins  func(from, to cluster.NodeID) string
+	late    func(node cluster.NodeID, a *rpc.NodeState) // changes an answer while it is given
 	opts    string
 	lines   []string
 }
@@ -133,7 +134,11 @@ func (f *field) State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, 
 		<-ctx.Done()
 		return rpc.NodeState{}, ctx.Err()
 	}
-	return *a, nil
+	answer := *a
+	if f.late != nil {
+		f.late(node, &answer)
+	}
+	return answer, nil
 }
 
 // SSHProbe implements Asker.
@@ -341,12 +346,12 @@ func TestFlagsAndMapDisagree(t *testing.T) {
 func TestSettlingNodesAreAskedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newField(t)
-		good := *f.at(4)
-		f.at(4).Version = cluster.Version{Epoch: 1, Version: 1}
-		go func() {
-			time.Sleep(2 * settlePause)
-			*f.at(4) = good
-		}()
+		settled := time.Now().Add(2 * settlePause)
+		f.late = func(id cluster.NodeID, a *rpc.NodeState) {
+			if id == statetest.ID(4) && time.Now().Before(settled) {
+				a.Version = cluster.Version{Epoch: 1, Version: 1}
+			}
+		}
 		if ok, got := f.run(); !ok {
 			t.Errorf("report %q", got)
 		}
