@@ -32,8 +32,8 @@ func gate(ctx context.Context) error {
 		if len(m["ratio"]) == 0 {
 			return errors.New("measure gate: the output of go test has changed")
 		}
-		show(b.text+": through the gate", "ms", scaled(m["gate-µs"]), target{})
-		show(b.text+": bare server", "ms", scaled(m["bare-µs"]), target{})
+		show(b.text+": through the gate", "µs", m["gate-µs"], target{})
+		show(b.text+": bare server", "µs", m["bare-µs"], target{})
 		show(b.text+": ratio, 1 is free", "", m["ratio"], atLeast(0.95))
 	}
 	return nil
@@ -58,12 +58,4 @@ func readBenchmarks(out []byte) map[string]map[string][]float64 {
 		}
 	}
 	return got
-}
-
-func scaled(us []float64) []float64 {
-	out := make([]float64, len(us))
-	for i, v := range us {
-		out[i] = v / 1000
-	}
-	return out
 }
