@@ -42,8 +42,8 @@ type Cluster interface {
 	Republish(ctx context.Context) (Spread, error)
 	// Dismiss delivers the newest map to a node that has been removed.
 	Dismiss(ctx context.Context, gone *state.Node) error
-	// Voting tells who votes in the map and in raft, and who can be reached.
-	Voting() roles.View
+	// Voting tells who votes in the map and in raft, and who answers now.
+	Voting(ctx context.Context) roles.View
 	// Answers asks a node for its version, and returns why there is no answer.
 	Answers(ctx context.Context, node cluster.NodeID) error
 	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)

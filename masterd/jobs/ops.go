@@ -119,7 +119,7 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 		return json.Marshal(left.Results)
 	}
 	if p.Demotes() {
-		if err := roles.CheckLoss(r.c.Voting(), p.Node, r.name); err != nil {
+		if err := roles.CheckLoss(r.c.Voting(ctx), p.Node, r.name); err != nil {
 			return nil, err
 		}
 	}
@@ -182,8 +182,9 @@ func (r *run) probe(ctx context.Context, p roles.Plan) error {
 func (r *run) awaitOut(ctx context.Context, id cluster.NodeID) error {
 	limit := time.After(outLimit)
 	for {
-		v := r.c.Voting()
-		if !slices.Contains(v.RaftVoters, id) && !slices.Contains(v.RaftNonvoters, id) {
+		v := r.c.Voting(ctx)
+		known := slices.Contains(v.RaftVoters, v.Leader) // else raft's configuration could not be read
+		if known && !slices.Contains(v.RaftVoters, id) && !slices.Contains(v.RaftNonvoters, id) {
 			return nil
 		}
 		select {
@@ -243,7 +244,7 @@ func (r *run) commit(ctx context.Context, p roles.Plan, keys *state.CandidateKey
 	step := stepCommitted
 	u := r.update
 	u.Status, u.Step, u.Data = state.JobRunning, &step, data
-	v := r.c.Voting()
+	v := r.c.Voting(ctx)
 	voters := roles.VotersAfterLoss(v.MapVoters, p.Node, v.Leader, v.Reachable)
 	var spread Spread
 	if p.Remove {

@@ -1,0 +1,167 @@
+package jobs
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+)
+
+// TestReportTooLargeForOneEntry must not end the master, who would begin the
+// same job again for ever.
+func TestReportTooLargeForOneEntry(t *testing.T) {
+	w := newWorld(t, 1, 1)
+	for range 30000 {
+		w.report = append(w.report, strings.Repeat("x", 100))
+	}
+	j := w.finish(w.submit(`{"OP_ID":"OP_CLUSTER_VERIFY"}`))
+	if !j.Status.Ended() {
+		t.Errorf("job is %s", j.Status)
+	}
+	w.report = nil
+	wantSuccess(t, w.finish(w.submit(`{"OP_ID":"OP_CLUSTER_VERIFY"}`)), `true`)
+}
+
+func TestJobsRunInOrder(t *testing.T) {
+	w := newWorld(t, 4, 3)
+	first := w.submit(modify(4, `"drained":true`))
+	second := w.submit(modify(4, `"drained":false`))
+	last := w.submit(modify(4, `"vm_capable":false`))
+	w.finish(last)
+	if a, b, c := w.job(first).End, w.job(second).End, w.job(last).End; !a.Before(b) || !b.Before(c) {
+		t.Errorf("ended at %s, %s, %s", a, b, c)
+	}
+	if w.node(4).Flags.Drained {
+		t.Error("the second change is lost")
+	}
+}
+
+// TestSeveralOpcodes: the first that fails ends the job, and what was done stays.
+func TestSeveralOpcodes(t *testing.T) {
+	w := newWorld(t, 4, 3)
+	j := w.finish(w.submit(modify(4, `"vm_capable":false`), modify(9, `"offline":true`), modify(4, `"drained":true`)))
+	if j.Status != state.JobError || w.node(4).Flags.VMCapable || w.node(4).Flags.Drained {
+		t.Errorf("job is %s, flags %+v", j.Status, w.node(4).Flags)
+	}
+	want := []state.JobStatus{state.JobSuccess, state.JobError, state.JobError}
+	if !slices.Equal(j.OpStatus, want) {
+		t.Errorf("opcodes are %v, want %v", j.OpStatus, want)
+	}
+	if string(j.OpResult[0]) != `[["vm_capable","False"]]` || string(j.OpResult[2]) != `null` {
+		t.Errorf("results %s", j.OpResult)
+	}
+}
+
+// TestCanceledJobEndsQuietly: a job that is canceled at any moment before its
+// commit changes nothing, and does not end the master.
+func TestCanceledJobEndsQuietly(t *testing.T) {
+	for _, op := range []string{modify(2, `"master_candidate":true`), `{"OP_ID":"OP_CLUSTER_VERIFY"}`, modify(9, `"offline":true`)} {
+		for at := range 3 {
+			w := newWorld(t, 3, 1)
+			id := w.submit(op)
+			calls := 0
+			w.onCall = func(string) {
+				if j := w.job(id); calls == at && j.Step == "" && !j.Status.Ended() {
+					w.do(state.KindJobUpdate, state.JobUpdate{ID: id, Status: state.JobCanceled})
+				}
+				calls++
+			}
+			j := w.finish(id)
+			if canceled := j.Status == state.JobCanceled; canceled && w.node(2).Flags.MasterCandidate {
+				t.Errorf("%s canceled at call %d: it was carried out all the same", op, at)
+			}
+			w.onCall = nil
+			wantSuccess(t, w.finish(w.submit(modify(3, `"vm_capable":false`))), `[["vm_capable","False"]]`)
+		}
+	}
+}
+
+// TestLostMastershipEndsTheRunner and leaves the job to the next master.
+func TestLostMastershipEndsTheRunner(t *testing.T) {
+	for _, code := range []cluster.Code{cluster.CodeNotMaster, cluster.CodeNoQuorum} {
+		w := newWorld(t, 3, 1)
+		w.verdict = cluster.Errorf(code, "not the master any more")
+		id := w.submit(`{"OP_ID":"OP_CLUSTER_VERIFY"}`)
+		if err := w.reign(id); cluster.CodeOf(err) != code {
+			t.Errorf("the runner ended with %v", err)
+		}
+		if j := w.job(id); j.Status.Ended() {
+			t.Errorf("the job was ended as %s", j.Status)
+		}
+		w.verdict = nil
+		wantSuccess(t, w.finish(id), `true`)
+	}
+}
+
+// TestG7MasterDiesAtAnyPoint kills the master before and after each of its
+// calls, and lets the next one go on: the result is always the same, and as if
+// nothing had happened.
+func TestG7MasterDiesAtAnyPoint(t *testing.T) {
+	for name, c := range map[string]struct {
+		ops   []string
+		check func(w *world) error
+	}{
+		"promote": {[]string{modify(4, `"master_candidate":true`)}, func(w *world) error {
+			if !w.node(4).Flags.MasterCandidate {
+				return errors.New("not promoted")
+			}
+			return nil
+		}},
+		"demote with replacement": {[]string{modify(2, `"master_candidate":false,"auto_promote":true`)}, func(w *world) error {
+			if w.node(2).Flags.MasterCandidate || !w.node(4).Flags.MasterCandidate || w.node(5).Flags.MasterCandidate {
+				return errors.New("other candidates than wanted")
+			}
+			return nil
+		}},
+		"offline with replacement": {[]string{modify(3, `"offline":true,"auto_promote":true`)}, func(w *world) error {
+			if !w.node(3).Flags.Offline || !w.node(4).Flags.MasterCandidate || w.node(5).Flags.MasterCandidate {
+				return errors.New("other flags than wanted")
+			}
+			return nil
+		}},
+		"remove": {[]string{remove(3)}, func(w *world) error {
+			if w.node(3) != nil || !w.at(3).dismissed || !w.node(4).Flags.MasterCandidate || w.node(5).Flags.MasterCandidate {
+				return errors.New("not removed, not dismissed or not replaced")
+			}
+			return nil
+		}},
+		"two opcodes": {[]string{modify(4, `"master_candidate":true`), remove(2)}, func(w *world) error {
+			if w.node(2) != nil || !w.at(2).dismissed || !w.node(4).Flags.MasterCandidate {
+				return errors.New("one opcode is not carried out")
+			}
+			return nil
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := newWorld(t, 5, 3)
+			want := whole.finish(whole.submit(c.ops...))
+			if want.Status != state.JobSuccess {
+				t.Fatalf("without a crash: %s", want.Error)
+			}
+			points := len(whole.calls)
+			for i := range 2 * points {
+				w := newWorld(t, 5, 3)
+				w.dieAt, w.after = i/2, i%2 == 1
+				id := w.submit(c.ops...)
+				err := w.reign(id)
+				if err != nil && !errors.Is(err, errDead) {
+					t.Fatalf("crash %d: the master stopped: %v", i, err)
+				}
+				w.dieAt = -1
+				j := w.finish(id)
+				where := strings.Join(w.calls, ", ")
+				if j.Status != state.JobSuccess || !slices.EqualFunc(j.OpResult, want.OpResult, func(a, b json.RawMessage) bool { return string(a) == string(b) }) {
+					t.Errorf("crash %d: job is %s with %s (%s)", i, j.Status, j.OpResult, where)
+				}
+				w.ensure()
+				if err := errors.Join(c.check(w), w.settled()); err != nil {
+					t.Errorf("crash %d: %v (%s)", i, err, where)
+				}
+			}
+		})
+	}
+}
