@@ -68,8 +68,12 @@ func TestG6NothingSecretLeaks(t *testing.T) {
 	w.admin(0, "gnt-node", "modify", "-C", "no", "node4")
 	var said bytes.Buffer
 	for _, args := range [][]string{
-		{"gnt-cluster", "info", "--json"}, {"gnt-cluster", "map", "--json"}, {"gnt-node", "list", "--json"},
-		{"gnt-node", "info", "node1"}, {"gnt-node", "tokens", "list", "--json"}, {"gnt-job", "list"},
+		{"gnt-cluster", "info", "--json"},
+		{"gnt-cluster", "map", "--json"},
+		{"gnt-node", "list", "--json"},
+		{"gnt-node", "info", "node1"},
+		{"gnt-node", "tokens", "list", "--json"},
+		{"gnt-job", "list"},
 	} {
 		r := w.admin(0, args...)
 		said.WriteString(r.Stdout + r.Stderr)
