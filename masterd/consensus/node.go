@@ -125,11 +125,14 @@ const (
 )
 
 // settle lets what is committed be applied. Raft never answers those who wait
-// for entries that its state machine has not taken when it shuts down.
+// for entries that its state machine has not taken when it shuts down. Only a
+// leader can still commit: a follower hears of no commit after its transport
+// has closed, and would wait in vain while its keys are to be destroyed.
 func (n *Node) settle() {
 	for end := time.Now().Add(settleLimit); time.Now().Before(end); time.Sleep(settlePause) {
 		s := n.raft.Stats()
-		if s["fsm_pending"] == "0" && s["applied_index"] == s["commit_index"] && s["last_log_index"] == s["commit_index"] {
+		settled := s["last_log_index"] == s["commit_index"] || n.raft.State() != raft.Leader
+		if settled && s["fsm_pending"] == "0" && s["applied_index"] == s["commit_index"] {
 			return
 		}
 	}
