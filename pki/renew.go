@@ -30,3 +30,6 @@ func RenewAt(notBefore, notAfter time.Time, seed cluster.Digest) time.Time {
 
 // RenewAt says when this certificate is due.
 func (id Identity) RenewAt() time.Time { return RenewAt(id.NotBefore, id.NotAfter, id.Digest) }
+
+// Issued says when this certificate was issued, by the issuer's clock.
+func (id Identity) Issued() time.Time { return id.NotBefore.Add(backdate) }

@@ -3,6 +3,7 @@ package keyserver
 import (
 	"context"
 	"slices"
+	"time"
 
 	"rolekey/cluster"
 	"rolekey/masterd/state"
@@ -69,6 +70,9 @@ func (s *Server) renew(ctx context.Context, call Call, req rpc.CertificateReques
 	if pins[len(pins)-1] == csr.Pin && len(current) > 0 {
 		return current, nil // the reply was lost
 	}
+	if err := s.mayRenew(call, n, kind, pins, current); err != nil {
+		return nil, err
+	}
 	ca, err := issuer(st)
 	if err != nil {
 		return nil, err
@@ -87,6 +91,45 @@ func (s *Server) renew(ctx context.Context, call Call, req rpc.CertificateReques
 	change := state.NodeCerts{Node: n.UUID, Kind: req.Kind, Cert: der, Pins: next}
 	_, err = s.master.Change(ctx, state.KindNodeCerts, change, "node "+string(n.Name), call.Request)
 	return der, err
+}
+
+// renewPause is the least time between two renewals of a kind by one node:
+// each is a new version of the map, which every node fetches and checks.
+const renewPause = time.Hour
+
+// mayRenew refuses what a node does not need: a member could otherwise have
+// the cluster make map versions without end.
+func (s *Server) mayRenew(call Call, n *state.Node, kind pki.Kind, pins []cluster.Digest, current []byte) error {
+	cert, err := pki.ParseCertDER(current)
+	if err != nil {
+		return nil // it has none that is of use
+	}
+	id, err := pki.Identify(cert)
+	if err != nil {
+		return nil
+	}
+	now := s.now()
+	if age := now.Sub(id.Issued()); age.Abs() < renewPause {
+		return cluster.Errorf(cluster.CodeBusy, "the %s certificate of node %s was renewed %s ago", kind, n.Name, age.Round(time.Second)).
+			WithHint("one renewal an hour is enough; the node asks again by itself")
+	}
+	changed := id.Name != n.Name || !slices.Equal(id.Addresses, n.Addresses)
+	if due := id.RenewAt(); now.Before(due) && !now.Before(id.NotBefore) && !changed && inUse(call, kind, pins) {
+		return cluster.Errorf(cluster.CodeBusy, "the %s certificate of node %s is not due before %s", kind, n.Name, due.UTC().Format(time.RFC3339)).
+			WithHint("nothing is to be done; compare the node's clock if it asks again and again")
+	}
+	return nil
+}
+
+// inUse reports whether a node uses the newest key, as far as is known. One
+// that lost it before the first use still depends on the old certificate,
+// whose end is near. The key of the server is not seen here, so there the
+// doubt lasts for as long as two keys are pinned.
+func inUse(call Call, kind pki.Kind, pins []cluster.Digest) bool {
+	if kind == pki.KindIdentity {
+		return call.Pin == pins[len(pins)-1]
+	}
+	return len(pins) == 1
 }
 
 // slot returns what a node holds of a kind of certificate.

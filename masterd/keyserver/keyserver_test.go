@@ -329,6 +329,7 @@ func TestRenewalOverlaps(t *testing.T) {
 			return n.node().Identity
 		}
 		first := pins()[0]
+		n.due()
 		second := key(t)
 		reply, err := n.contact(rpc.CertificateRequest{Kind: kind, CSR: csr(t, second)})
 		if err != nil {
@@ -345,6 +346,7 @@ func TestRenewalOverlaps(t *testing.T) {
 		if kind == state.CertIdentity {
 			n.identity = second // in use from now on
 		}
+		n.due()
 		third := key(t)
 		if _, err := n.contact(rpc.CertificateRequest{Kind: kind, CSR: csr(t, third)}); err != nil {
 			t.Fatal(err)
@@ -361,10 +363,12 @@ func TestRenewalKeepsTheKeyInUse(t *testing.T) {
 	n := newcomerOf(t, newOffice(t), 2, pki.RecordSpec{})
 	n.mustAdmit()
 	lost, next := key(t), key(t)
+	n.due()
 	for _, k := range []crypto.Signer{lost, next} {
 		if _, err := n.contact(rpc.CertificateRequest{Kind: state.CertIdentity, CSR: csr(t, k)}); err != nil {
 			t.Fatal(err)
 		}
+		n.o.lab.Now = n.o.lab.Now.Add(renewPause)
 	}
 	if got := n.node().Identity; !slices.Equal(got, []cluster.Digest{pinOf(t, n.identity), pinOf(t, next)}) {
 		t.Error("the key that the node still uses is not pinned any more")
@@ -374,6 +378,7 @@ func TestRenewalKeepsTheKeyInUse(t *testing.T) {
 func TestRenewalRefusals(t *testing.T) {
 	n := newcomerOf(t, newOffice(t), 2, pki.RecordSpec{})
 	n.mustAdmit()
+	n.due()
 	good := csr(t, key(t))
 	for name, c := range map[string]struct {
 		req  rpc.CertificateRequest
@@ -403,6 +408,7 @@ func TestRenewalRefusals(t *testing.T) {
 func TestCertificateSaysWhatTheStateSays(t *testing.T) {
 	n := newcomerOf(t, newOffice(t), 2, pki.RecordSpec{})
 	n.mustAdmit()
+	n.due()
 	reply, err := n.contact(rpc.CertificateRequest{Kind: state.CertServer, CSR: csr(t, key(t))})
 	if err != nil {
 		t.Fatal(err)
