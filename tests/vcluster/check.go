@@ -13,6 +13,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/paths"
 	"rolekey/masterd/state"
 )
 
@@ -35,7 +36,7 @@ func (c *Cluster) Check() error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(idle(st), checkIntent(st, master)); err != nil {
+	if err := errors.Join(idle(st), checkIntent(st, master), c.checkVoters(st)); err != nil {
 		return err
 	}
 	var errs []error
@@ -54,12 +55,8 @@ func (c *Cluster) Check() error {
 func checkIntent(st *state.State, master *Node) error {
 	head := st.HeadMap()
 	var names []cluster.NodeID
-	voters := 0
 	for _, e := range head.Candidates {
 		names = append(names, e.UUID)
-		if e.Voter {
-			voters++
-		}
 	}
 	for _, n := range st.SortedNodes() {
 		if n.Flags.MasterCandidate != slices.Contains(names, n.UUID) {
@@ -69,8 +66,21 @@ func checkIntent(st *state.State, master *Node) error {
 	if head.Master != master.ID || st.Master != master.ID {
 		return fmt.Errorf("map %s names another master than %s", head.At(), master.Short())
 	}
-	if up := len(names); voters%2 == 0 || voters > up {
-		return fmt.Errorf("%d of %d candidates vote", voters, up)
+	return nil
+}
+
+// checkVoters wants the largest odd number of those that are up to vote. While
+// a candidate is down its vote may still be counted on, or be gone.
+func (c *Cluster) checkVoters(st *state.State) error {
+	up, voters := 0, len(st.Voters())
+	for _, n := range st.Candidates() {
+		if node := c.ByID(n.UUID); node != nil && node.Up() {
+			up++
+		}
+	}
+	want := min(up-(up+1)%2, candmap.MaxVoters)
+	if voters%2 == 0 || voters < want {
+		return fmt.Errorf("%d nodes vote, with %d candidates up", voters, up)
 	}
 	return nil
 }
@@ -149,12 +159,16 @@ func (n *Node) checkSSHKey(entry *candmap.Candidate) error {
 	return errors.New("the candidate's SSH key is not the one in the map")
 }
 
+func candidateFiles(at paths.Layout) []string {
+	return []string{
+		at.SigningKey(), at.CandidateKey(), at.CandidateCert(), at.Keyring(), at.RaftDB(), at.SnapshotDir(), at.SSHKey(), at.SSHPublicKey(),
+	}
+}
+
 // Leftovers lists the files on the node's disk that only a candidate may have.
 func (n *Node) Leftovers() []string {
 	var left []string
-	for _, f := range []string{
-		n.at.SigningKey(), n.at.CandidateKey(), n.at.CandidateCert(), n.at.Keyring(), n.at.RaftDB(), n.at.SnapshotDir(), n.at.SSHKey(), n.at.SSHPublicKey(),
-	} {
+	for _, f := range candidateFiles(n.at) {
 		if _, err := os.Lstat(f); err == nil {
 			left = append(left, strings.TrimPrefix(f, n.at.Root))
 		}

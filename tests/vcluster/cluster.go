@@ -225,7 +225,7 @@ func (c *Cluster) ByID(id cluster.NodeID) *Node {
 
 // Masters lists the nodes that are master in office.
 func (c *Cluster) Masters() []*Node {
-	return slices.DeleteFunc(c.Up(), func(n *Node) bool { return n.Masterd().Ready() != nil })
+	return slices.DeleteFunc(c.Up(), func(n *Node) bool { return n.ready() != nil })
 }
 
 // one returns the only master.
@@ -237,7 +237,7 @@ func (c *Cluster) one() (*Node, error) {
 	names := []string{}
 	var reasons []error
 	for _, n := range c.Up() {
-		if err := n.Masterd().Ready(); err == nil {
+		if err := n.ready(); err == nil {
 			names = append(names, n.Short())
 		} else {
 			reasons = append(reasons, fmt.Errorf("%s: %w", n.Short(), err))

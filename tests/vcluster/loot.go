@@ -116,3 +116,6 @@ func (c *Cluster) Refused(what string, err error, codes ...cluster.Code) {
 	}
 	c.t.Errorf("%s: refused with %s (%s), want %v", what, coded.Code, fmt.Sprint(err), codes)
 }
+
+// State asks for what only candidates may see.
+func (l *Loot) State(of *Node) error { return l.Call(of, rpc.Noded, rpc.MethodState, "", nil, nil) }

@@ -211,6 +211,15 @@ func (n *Node) Masterd() *masterd.Daemon {
 	return n.run.masterd
 }
 
+// ready returns nil if the node is master in office.
+func (n *Node) ready() error {
+	d := n.Masterd()
+	if d == nil {
+		return errors.New("masterd does not run")
+	}
+	return d.Ready()
+}
+
 // Exits tells why daemons of this run ended by themselves.
 func (n *Node) Exits() []error {
 	if n.run == nil {
@@ -245,7 +254,7 @@ func (n *Node) View() (rpc.LocalViewReply, error) {
 // know: by when they were first seen as they are.
 type fileTimes struct {
 	mu   sync.Mutex
-	seen map[string]sighting
+	seen map[string]sighting // by the path below the root
 }
 
 type sighting struct {
@@ -254,10 +263,16 @@ type sighting struct {
 	at   time.Time
 }
 
-// fileTime serves one run, whose folder stays where it is.
+// fileTime serves one run, whose folder stays where it is. Whoever asks for one
+// of a candidate's files has all of them looked at.
 func (n *Node) fileTime() func(path string) (time.Time, error) {
-	root := n.at.Root
-	return func(path string) (time.Time, error) { return n.files.of(path, strings.TrimPrefix(path, root)) }
+	at := n.at
+	return func(path string) (time.Time, error) {
+		for _, f := range candidateFiles(at) {
+			_, _ = n.files.of(f, strings.TrimPrefix(f, at.Root)) // it need not be there
+		}
+		return n.files.of(path, strings.TrimPrefix(path, at.Root))
+	}
 }
 
 func (f *fileTimes) of(path, name string) (time.Time, error) {

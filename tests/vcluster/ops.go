@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rolekey/cluster"
+	"rolekey/masterd"
 	"rolekey/masterd/jobs"
 	"rolekey/masterd/rapi"
 	"rolekey/masterd/state"
@@ -93,14 +94,16 @@ type Change struct {
 	Force           bool   `json:"force,omitempty"`
 }
 
-// Candidate is the change that promotes or demotes a node.
+// Candidate is the change that promotes or demotes a node; others are promoted
+// if the pool is too small without it.
 func Candidate(n *Node, on bool) Change {
-	return Change{ID: jobs.OpNodeSetParams, Node: string(n.Name), MasterCandidate: &on, Force: true}
+	return Change{ID: jobs.OpNodeSetParams, Node: string(n.Name), MasterCandidate: &on, AutoPromote: !on}
 }
 
-// Offline is the change that sets a node offline or online.
+// Offline is the change that sets a node offline or online; others are promoted
+// if the pool is too small without it.
 func Offline(n *Node, on bool) Change {
-	return Change{ID: jobs.OpNodeSetParams, Node: string(n.Name), Offline: &on, Force: true}
+	return Change{ID: jobs.OpNodeSetParams, Node: string(n.Name), Offline: &on, AutoPromote: on}
 }
 
 // Remove is the change that removes a node.
@@ -111,11 +114,15 @@ func (c *Cluster) SubmitTo(n *Node, ch Change) (int64, error) {
 	if !n.Up() {
 		return 0, errors.New("the node is down")
 	}
+	return c.submit(n.Masterd(), ch)
+}
+
+func (c *Cluster) submit(d *masterd.Daemon, ch Change) (int64, error) {
 	op, err := json.Marshal(ch)
 	if err != nil {
 		return 0, err
 	}
-	return n.Masterd().Submit(c.t.Context(), []json.RawMessage{op}, []string{ch.ID + "(" + ch.Node + ")"}, "test", "change")
+	return d.Submit(c.t.Context(), []json.RawMessage{op}, []string{ch.ID + "(" + ch.Node + ")"}, "test", "change")
 }
 
 // Do submits a change to the master, waits for the job's end and returns it.

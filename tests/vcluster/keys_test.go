@@ -1,0 +1,83 @@
+package vcluster
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// clean returns nil if nothing of a candidate lies on the node's disk.
+func (n *Node) clean() error {
+	if left := n.Leftovers(); len(left) > 0 {
+		return fmt.Errorf("%s still has %v", n.Short(), left)
+	}
+	return nil
+}
+
+// TestG5CrashBeforeDestruction kills a node at every moment of its demotion.
+// Once it is back its keys are gone, however young they were.
+func TestG5CrashBeforeDestruction(t *testing.T) {
+	Run(t, 4, Options{}, func(c *Cluster) {
+		target := c.Node(4)
+		for k, over := 0, false; !over; k++ {
+			c.Must(Candidate(target, true))
+			c.Settle()
+			master := c.Master()
+			id, err := c.SubmitTo(master, Candidate(target, false))
+			c.must(err)
+			c.Pass(time.Duration(k) * step)
+			st, err := master.Masterd().State()
+			c.must(err)
+			over = st.Jobs[id].Status.Ended()
+			target.Restart()
+			c.Job(id)
+			c.Await(15*time.Second, target.clean)
+			c.Settle()
+		}
+	})
+}
+
+// TestG5InterruptedPromotion cuts a promotion off between the making of the
+// keys and the commit. Nothing is authorized by them, and after some minutes
+// they are gone.
+func TestG5InterruptedPromotion(t *testing.T) {
+	Run(t, 2, Options{Pool: 1, Lease: time.Minute}, func(c *Cluster) {
+		target := c.Node(2)
+		for k := range moments[true] {
+			c.Pass(c.opts.Lease) // the master's beacons keep a connection to every node
+			id, err := c.SubmitTo(c.Master(), Candidate(target, true))
+			c.must(err)
+			c.Pass(time.Duration(k) * step)
+			target.Crash()
+			c.Job(id)
+			target.Start()
+			c.Settle()
+			st, err := c.State()
+			c.must(err)
+			if !st.Node(target.ID).Flags.MasterCandidate && target.clean() != nil {
+				c.Await(12*time.Minute, target.clean)
+				return
+			}
+		}
+		t.Error("no promotion was cut off after the keys were made")
+	})
+}
+
+// TestG5OfflineCandidate: a candidate that is set offline while it is down has
+// no keys any more soon after it is back, and may do nothing until it is set
+// online and promoted again.
+func TestG5OfflineCandidate(t *testing.T) {
+	Run(t, 4, Options{}, func(c *Cluster) {
+		gone := c.Node(3)
+		loot := gone.Steal()
+		gone.PowerOff()
+		c.Must(Offline(gone, true))
+		c.Heal()
+		gone.Start()
+		c.Await(Limit, gone.clean)
+		c.Refused("an offline node's call", loot.State(c.Node(4)), "not_in_map")
+		c.Settle()
+		c.Must(Offline(gone, false))
+		c.Must(Candidate(gone, true))
+	})
+}
