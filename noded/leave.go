@@ -116,7 +116,7 @@ func (m *member) status(s *rpc.LocalStatusReply) {
 	v := m.keeper.View()
 	s.Name, s.Version, s.Fresh, s.Role = m.name(), v.At(), m.keeper.Fresh(), cluster.RoleRegular.String()
 	if err := m.keeper.Damage(); err != nil {
-		s.Problem = err.Error()
+		s.Problem = err.Error() + "; " + howToTrust
 	}
 	if v.Map == nil {
 		return
@@ -131,10 +131,14 @@ func (m *member) status(s *rpc.LocalStatusReply) {
 	switch {
 	case m.removed():
 		s.State, s.Problem = "removed", "the cluster no longer lists this node: run noded leave --yes, and noded join with a new admission string to come back"
+	case !s.Fresh && m.keeper.Lease().TrustExpired(m.cfg.clocks()()):
+		s.Problem = "nothing was heard for more than 30 days; if the voters changed meanwhile, " + howToTrust
 	case !s.Fresh:
 		s.Problem = "the map is stale: no beacon of the master arrives"
 	}
 }
+
+const howToTrust = "compare the hash that gnt-cluster map shows on the master, and run noded trust HASH"
 
 // warnRemoved tells once, loudly, that the cluster dropped this node.
 func (m *member) warnRemoved() {

@@ -31,6 +31,7 @@ type member struct {
 	id      identity
 	roots   *pki.Roots
 	keeper  *candmap.Keeper
+	store   candmap.Store // the keeper's
 	server  *rpc.Server
 	client  *rpc.Client
 	ssh     *sshFiles
@@ -115,6 +116,7 @@ func (m *member) openKeeper() error {
 	if err != nil {
 		return err
 	}
+	m.store = store
 	m.keeper, err = candmap.NewKeeper(candmap.KeeperConfig{
 		Cluster: m.id.Cluster, Store: store, Clocks: m.cfg.clocks(), Effects: m, Log: m.log.Named("map"),
 		OnChange: func(*candmap.View) { m.changed() },
@@ -130,12 +132,11 @@ func (m *member) open(ctx context.Context, dir string) error {
 	if m.terms, err = openTerms(dir); err != nil {
 		return err
 	}
-	roots := func() *pki.Roots { return m.roots }
 	if err := m.openGossip(dir); err != nil {
 		return err
 	}
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
-		Certificate: m.certs[identityPair].tls, Roots: roots, View: m.keeper.View,
+		Certificate: m.certs[identityPair].tls, Roots: m.caRoots, View: m.keeper.View,
 		LocalAddr: m.cfg.bindAddress(), Dial: m.cfg.Dial, Log: m.log,
 	})
 	if err != nil {
@@ -146,7 +147,7 @@ func (m *member) open(ctx context.Context, dir string) error {
 		return errors.Join(err, m.client.Close())
 	}
 	m.server, err = rpc.NewServer(rpc.ServerConfig{
-		Listeners: listeners, Certificate: m.certs[serverPair].tls, Roots: roots, View: m.keeper.View, Fresh: m.keeper.Fresh,
+		Listeners: listeners, Certificate: m.certs[serverPair].tls, Roots: m.caRoots, View: m.keeper.View, Fresh: m.keeper.Fresh,
 		Terms: m.terms, Log: m.log, Node: m.name,
 	})
 	if err != nil {
@@ -155,6 +156,8 @@ func (m *member) open(ctx context.Context, dir string) error {
 	m.routes()
 	return nil
 }
+
+func (m *member) caRoots() *pki.Roots { return m.roots }
 
 // listen opens the RPC port on the given addresses, or on all.
 func (c *Config) listen(ctx context.Context, port uint16) ([]net.Listener, error) {

@@ -214,7 +214,7 @@ func (d *Daemon) begin(phase string) (end func(), err error) {
 	select {
 	case d.turn <- struct{}{}:
 	default:
-		return nil, cluster.Errorf(cluster.CodeBusy, "another init, join or leave is under way on this node")
+		return nil, cluster.Errorf(cluster.CodeBusy, "another init, join, leave or trust is under way on this node")
 	}
 	d.setPhase(phase)
 	return func() { d.setPhase(""); <-d.turn }, nil

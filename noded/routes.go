@@ -26,6 +26,7 @@ func (d *Daemon) localRoutes() http.Handler {
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalInit, d.serveInit)
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalJoin, d.serveJoin)
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalLeave, d.serveLeave)
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalTrust, d.serveTrust)
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalStatus, d.serveStatus)
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalView, d.serveView)
 	return mux

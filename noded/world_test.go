@@ -33,8 +33,9 @@ type world struct {
 	signers map[cluster.NodeID]*fakeMasterd // candidates that vote
 	records map[cluster.UUID]pki.Record
 	tamper  func(*rpc.AdmitReply)
-	refuse  func() error // before an admission
-	issueAt time.Time    // of certificates; zero: now
+	refuse  func() error  // before an admission
+	issueAt time.Time     // of certificates; zero: now
+	ahead   time.Duration // of maps and beacons
 	chain   []candmap.Envelope
 	cur     *candmap.Verified
 	view    atomic.Pointer[candmap.View]
@@ -119,7 +120,7 @@ func (w *world) publish(m *candmap.Map) candmap.Envelope {
 	w.t.Helper()
 	roster, err := candmap.NewRoster(w.nodes)
 	w.check(err)
-	m.Roster, m.Issued = roster.Hash(), candmap.Stamp(time.Now())
+	m.Roster, m.Issued = roster.Hash(), candmap.Stamp(time.Now().Add(w.ahead))
 	slices.SortFunc(m.Candidates, func(a, b candmap.Candidate) int { return slices.Compare(a.UUID[:], b.UUID[:]) })
 	payload, err := m.Encode()
 	w.check(err)
@@ -166,7 +167,7 @@ func (w *world) docs() (docs [][]byte) {
 
 func (w *world) at() cluster.Version { return w.view.Load().At() }
 
-func (w *world) beacon() candmap.Envelope { return w.beaconAt(time.Now()) }
+func (w *world) beacon() candmap.Envelope { return w.beaconAt(time.Now().Add(w.ahead)) }
 
 func (w *world) beaconAt(t time.Time) candmap.Envelope {
 	w.t.Helper()

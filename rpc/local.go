@@ -14,6 +14,7 @@ const (
 	LocalInit   = "/local/v1/init"   // noded, POST InitRequest -> InitReply
 	LocalJoin   = "/local/v1/join"   // noded, POST JoinRequest -> JoinReply
 	LocalLeave  = "/local/v1/leave"  // noded, POST {} -> {}
+	LocalTrust  = "/local/v1/trust"  // noded, POST TrustRequest -> TrustReply
 	LocalStatus = "/local/v1/status" // noded, GET -> LocalStatusReply
 	LocalView   = "/local/v1/view"   // noded, GET ?after=E.V&lease=N -> LocalViewReply, long poll
 
@@ -60,6 +61,22 @@ type JoinReply struct {
 	Node    cluster.NodeID  `json:"node"`
 	Name    cluster.Name    `json:"name"`
 	Version cluster.Version `json:"version"`
+}
+
+// TrustRequest names the map that local root vouches for, by the hash of its
+// payload: the node asks others for the map itself.
+type TrustRequest struct {
+	Hash cluster.Digest `json:"hash"`
+}
+
+// TrustReply tells what is in force now.
+type TrustReply struct {
+	Version  cluster.Version `json:"version"`
+	Previous cluster.Version `json:"previous"`       // what was held before; zero: none. Equal to Version: it was held already
+	From     cluster.Name    `json:"from,omitempty"` // who gave it; "" if it was held already
+	Fresh    bool            `json:"fresh"`
+	Durable  bool            `json:"durable"`
+	Problems []string        `json:"problems"` // in force, but something else went wrong
 }
 
 // LocalStatusReply tells the command line where this node stands.

@@ -1,5 +1,6 @@
 // Command noded is Rolekey's node daemon, and what local root tells it: join a
-// cluster, leave it, say where this node stands. Package noded does the work.
+// cluster, leave it, trust a map, say where this node stands. Package noded does
+// the work.
 //
 // Exit codes: 0 done; 1 failed; 5 no cluster here; 13 confirmation declined.
 package main
@@ -107,7 +108,7 @@ to the daemon that runs on this machine.`,
 	cmd.SetVersionTemplate("noded {{.Version}}\n")
 	cmd.PersistentFlags().StringVar(&root, "root", os.Getenv("ROLEKEY_ROOT"), "folder that stands for / (default $ROLEKEY_ROOT)")
 	cmd.Flags().BoolVar(&check, "check-config", false, "check noded.toml and exit")
-	cmd.AddCommand(joinCommand(&root, std), leaveCommand(&root), statusCommand(&root, std))
+	cmd.AddCommand(joinCommand(&root, std), leaveCommand(&root), trustCommand(&root, std), statusCommand(&root, std))
 	return cmd
 }
 

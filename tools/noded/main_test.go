@@ -50,7 +50,7 @@ func startDaemon(t *testing.T) (root string) {
 
 func TestWithoutDaemon(t *testing.T) {
 	root := t.TempDir()
-	for _, args := range [][]string{{"status"}, {"leave", "--yes"}, {"join", "-"}} {
+	for _, args := range [][]string{{"status"}, {"leave", "--yes"}, {"join", "-"}, {"trust", someHash, "--yes"}} {
 		r := runWith(t, "x", append(args, "--root", root)...)
 		if r.code != exitFailed || !strings.Contains(r.err, "noded does not run on this machine") || !strings.Contains(r.err, "hint: start it") {
 			t.Errorf("%v: %+v", args, r)
@@ -125,7 +125,7 @@ func TestCheckConfig(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"join", "--help"}, {"leave", "--help"}, {"status", "--help"}} {
+	for _, args := range [][]string{{"--help"}, {"join", "--help"}, {"leave", "--help"}, {"trust", "--help"}, {"status", "--help"}} {
 		if r := runWith(t, "", args...); r.code != 0 || !strings.Contains(r.out, "Usage:") || r.err != "" {
 			t.Errorf("%v: %+v", args, r)
 		}
