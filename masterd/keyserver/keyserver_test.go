@@ -84,8 +84,11 @@ func TestAdmitRefusals(t *testing.T) {
 		{name: "server request with a bad signature", code: cluster.CodeBadSignature, prepare: func(n *newcomer) {
 			n.body.Server = spoilSignature(n.body.Server)
 		}},
-		{name: "an address of the master", code: cluster.CodeConflict, prepare: func(n *newcomer) {
+		{name: "an address of the master", code: cluster.CodeTokenNodeMismatch, prepare: func(n *newcomer) {
 			n.body.Addresses = []netip.Addr{statetest.Addr(1)}
+		}},
+		{name: "an address that the string does not name", code: cluster.CodeTokenNodeMismatch, prepare: func(n *newcomer) {
+			n.body.Addresses = append(n.body.Addresses, statetest.Addr(3))
 		}},
 		{name: "no address", code: cluster.CodeBadFormat, prepare: func(n *newcomer) { n.body.Addresses = nil }},
 		{name: "the commit fails", code: cluster.CodeNoQuorum, prepare: func(n *newcomer) { n.o.fail = cluster.Errorf(cluster.CodeNoQuorum, "no") }},

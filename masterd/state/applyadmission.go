@@ -81,6 +81,9 @@ func (c *NodeAdmit) apply(d *draft) error {
 	if err != nil {
 		return err
 	}
+	if err := c.checkAddresses(r); err != nil {
+		return err
+	}
 	if r.Node != c.Node {
 		return conflict("admission record %s is for node %s, not for %s", r.ID, r.Node, c.Node)
 	}
@@ -94,6 +97,22 @@ func (c *NodeAdmit) apply(d *draft) error {
 		return nil // the reply was lost, and the node asks again
 	}
 	return d.admit(c, old)
+}
+
+// checkAddresses holds the node to the addresses that the administrator named.
+// Addresses that mean something else on every machine would lead the others to
+// themselves; a cluster on one machine has no other.
+func (c *NodeAdmit) checkAddresses(r pki.Record) error {
+	for _, a := range c.Addresses {
+		if len(r.Addresses) > 0 && !slices.Contains(r.Addresses, a) {
+			return cluster.Errorf(cluster.CodeTokenNodeMismatch, "this admission string is bound to addresses %v; node %s claims %s", r.Addresses, c.Name, a).
+				WithHint("Join with these addresses, or make a string with the right ones: gnt-node add %s --address ADDRESS", c.Name)
+		}
+		if (a.IsLoopback() || a.IsLinkLocalUnicast()) && !c.Remote.IsLoopback() {
+			return badFormat("node %s cannot have address %s: other nodes do not reach it there", c.Name, a)
+		}
+	}
+	return nil
 }
 
 // admit adds the node, or puts a node that is admitted again in place of its
