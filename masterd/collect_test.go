@@ -80,7 +80,8 @@ func TestCollectNeedsBothMajorities(t *testing.T) {
 		{"both, no voter in common", []int{1, 2, 3}, []int{4, 5, 6}, voterSet{1: signs(1), 2: signs(2), 4: signs(4), 5: signs(5)}, true},
 		{"seven and seven, the most there may be", []int{1, 2, 3, 4, 5, 6, 7}, []int{11, 12, 13, 14, 15, 16, 17}, voterSet{
 			1: signs(1), 2: signs(2), 3: signs(3), 4: signs(4), 5: signs(5), 6: signs(6), 7: signs(7),
-			11: signs(11), 12: signs(12), 13: signs(13), 14: signs(14), 15: signs(15), 16: signs(16), 17: signs(17)}, true},
+			11: signs(11), 12: signs(12), 13: signs(13), 14: signs(14), 15: signs(15), 16: signs(16), 17: signs(17),
+		}, true},
 		{"bad signatures count as none", []int{1, 2, 3}, []int{1, 2, 3}, voterSet{1: signs(1), 2: answers(junk(2)), 3: other}, false},
 		{"the same signature twice", []int{1, 2, 3}, []int{1, 2, 3}, voterSet{1: signs(1), 2: signs(1), 3: refuses}, false},
 		{"a stranger's signature", []int{1, 2, 3}, []int{1, 2, 3}, voterSet{1: signs(1), 2: signs(9), 3: refuses}, false},

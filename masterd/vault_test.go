@@ -277,7 +277,9 @@ func TestG8DestroyFollowsNoLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, link := range []struct{ at, to string }{
-		{at.SnapshotDir(), outside}, {at.CandidateKey(), precious}, {at.RaftDB(), precious},
+		{at.SnapshotDir(), outside},
+		{at.CandidateKey(), precious},
+		{at.RaftDB(), precious},
 		{filepath.Join(at.MasterdDir(), ".keyring.rolekey-tmp"), precious},
 	} {
 		if err := os.RemoveAll(link.at); err != nil {

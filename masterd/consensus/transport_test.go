@@ -125,9 +125,11 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 		"configuration entry, empty":  {MessageAppendEntries, entry(&raft.Log{Index: 1, Type: raft.LogConfiguration})},
 		"configuration entry, junk":   {MessageAppendEntries, entry(&raft.Log{Index: 1, Type: raft.LogConfiguration, Data: []byte{0xc1, 0xff}})},
 		"snapshot, junk configuration": {MessageInstallSnapshot, encodeMessage(t, &raft.InstallSnapshotRequest{
-			RPCHeader: head("peer"), SnapshotVersion: 1, Configuration: []byte{0xc1, 0xff}}, []byte("abc"))},
+			RPCHeader: head("peer"), SnapshotVersion: 1, Configuration: []byte{0xc1, 0xff},
+		}, []byte("abc"))},
 		"snapshot of former raft": {MessageInstallSnapshot, encodeMessage(t, &raft.InstallSnapshotRequest{
-			RPCHeader: head("peer"), SnapshotVersion: 0, Peers: []byte{0xc1}}, []byte("abc"))},
+			RPCHeader: head("peer"), SnapshotVersion: 0, Peers: []byte{0xc1},
+		}, []byte("abc"))},
 		"snapshot in another message": {MessageRequestVote, encodeMessage(t, &raft.RequestVoteRequest{RPCHeader: head("peer")}, []byte("abc"))},
 	} {
 		t.Run(name, func(t *testing.T) {

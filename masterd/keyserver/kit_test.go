@@ -25,7 +25,6 @@ type office struct {
 	fail  error // of the next change, which does not happen
 	jobs  []cluster.Name
 	calls []string
-	chain []candmap.Envelope
 }
 
 func newOffice(t *testing.T) *office {

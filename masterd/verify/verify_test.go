@@ -200,73 +200,133 @@ func TestG5FaultsAreFound(t *testing.T) {
 		spoil func(f *field)
 		want  []string
 	}{
-		{"no answer", func(f *field) { f.errs[statetest.ID(4)] = errors.New("no route to host") },
-			[]string{"ERROR:ENODERPC:node:" + n4 + ":while contacting node: no route to host"}},
-		{"never an answer", func(f *field) { delete(f.answers, statetest.ID(4)) },
-			[]string{"ERROR:ENODERPC:node:" + n4 + ":while contacting node: context deadline exceeded"}},
-		{"older map", func(f *field) { f.at(4).Version = cluster.Version{Epoch: 1, Version: 2} },
-			[]string{"ERROR:ENODEMAP:node:" + n4 + ":enforces candidate map 1.2 instead of HEAD"}},
-		{"another map of this version", func(f *field) { f.at(4).Hash = cluster.Digest{1} },
-			[]string{"ERROR:ENODEMAP:node:" + n4 + ":enforces another candidate map HEAD: hash 010000000000 instead of HASH"}},
-		{"older roster", func(f *field) { f.at(4).Roster = cluster.Digest{1} },
-			[]string{"ERROR:ENODEMAP:node:" + n4 + ":uses an older roster than map HEAD names"}},
-		{"other lease", func(f *field) { f.at(4).LeaseSeconds = 7 },
-			[]string{"ERROR:ENODEMAP:node:" + n4 + ":has lease 7 s and policy strict instead of 120 s and strict"}},
-		{"other policy", func(f *field) { f.at(4).Policy = cluster.PolicyBestEffort },
-			[]string{"ERROR:ENODEMAP:node:" + n4 + ":has lease 120 s and policy best_effort instead of 120 s and strict"}},
-		{"stale", func(f *field) { f.at(4).Fresh = false },
-			[]string{"ERROR:ENODEMAP:node:" + n4 + ":its candidate map is stale: it has heard no beacon in time"}},
-		{"forks", func(f *field) { f.at(4).Forks = 2 },
-			[]string{"ERROR:ENODEMAP:node:" + n4 + ":holds evidence of 2 signed map(s) that contradict another of the same version: signing keys were misused or a voter's disk was copied"}},
-		{"clock ahead", func(f *field) { f.at(4).Time = f.lab.Now.Add(maxSkew + time.Second) },
-			[]string{"ERROR:ENODETIME:node:" + n4 + ":Node time diverges by at least 3.0s from master node time"}},
-		{"clock behind", func(f *field) { f.at(4).Time = f.lab.Now.Add(-maxSkew - time.Second) },
-			[]string{"ERROR:ENODETIME:node:" + n4 + ":Node time diverges by at least 3.0s from master node time"}},
+		{
+			"no answer", func(f *field) { f.errs[statetest.ID(4)] = errors.New("no route to host") },
+			[]string{"ERROR:ENODERPC:node:" + n4 + ":while contacting node: no route to host"},
+		},
+		{
+			"never an answer", func(f *field) { delete(f.answers, statetest.ID(4)) },
+			[]string{"ERROR:ENODERPC:node:" + n4 + ":while contacting node: context deadline exceeded"},
+		},
+		{
+			"older map", func(f *field) { f.at(4).Version = cluster.Version{Epoch: 1, Version: 2} },
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":enforces candidate map 1.2 instead of HEAD"},
+		},
+		{
+			"another map of this version", func(f *field) { f.at(4).Hash = cluster.Digest{1} },
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":enforces another candidate map HEAD: hash 010000000000 instead of HASH"},
+		},
+		{
+			"older roster", func(f *field) { f.at(4).Roster = cluster.Digest{1} },
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":uses an older roster than map HEAD names"},
+		},
+		{
+			"other lease", func(f *field) { f.at(4).LeaseSeconds = 7 },
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":has lease 7 s and policy strict instead of 120 s and strict"},
+		},
+		{
+			"other policy", func(f *field) { f.at(4).Policy = cluster.PolicyBestEffort },
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":has lease 120 s and policy best_effort instead of 120 s and strict"},
+		},
+		{
+			"stale", func(f *field) { f.at(4).Fresh = false },
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":its candidate map is stale: it has heard no beacon in time"},
+		},
+		{
+			"forks", func(f *field) { f.at(4).Forks = 2 },
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":holds evidence of 2 signed map(s) that contradict another of the same version: signing keys were misused or a voter's disk was copied"},
+		},
+		{
+			"clock ahead", func(f *field) { f.at(4).Time = f.lab.Now.Add(maxSkew + time.Second) },
+			[]string{"ERROR:ENODETIME:node:" + n4 + ":Node time diverges by at least 3.0s from master node time"},
+		},
+		{
+			"clock behind", func(f *field) { f.at(4).Time = f.lab.Now.Add(-maxSkew - time.Second) },
+			[]string{"ERROR:ENODETIME:node:" + n4 + ":Node time diverges by at least 3.0s from master node time"},
+		},
 		{"clock within bounds", func(f *field) { f.at(4).Time = f.lab.Now.Add(maxSkew) }, nil},
-		{"foreign server certificate", func(f *field) { f.at(4).Server = cluster.Digest{1} },
-			[]string{"ERROR:ECLUSTERCERT:node:" + n4 + ":uses a server or identity certificate that the roster does not pin"}},
-		{"foreign identity certificate", func(f *field) { f.at(4).Identity = cluster.Digest{1} },
-			[]string{"ERROR:ECLUSTERCERT:node:" + n4 + ":uses a server or identity certificate that the roster does not pin"}},
-		{"certificate ends soon", func(f *field) { f.at(4).ServerEnds = f.lab.Now.Add(certError + time.Hour) },
-			[]string{"WARNING:ECLUSTERCERT:node:" + n4 + ":its server certificate ends ENDS8"}},
-		{"certificate ends very soon", func(f *field) { f.at(4).IdentityEnds = f.lab.Now.Add(certError - time.Hour) },
-			[]string{"ERROR:ECLUSTERCERT:node:" + n4 + ":its identity certificate ends ENDS6"}},
-		{"client certificate not in the map", func(f *field) { f.at(2).Client = []cluster.Digest{{1}} },
-			[]string{"ERROR:ECLUSTERCLIENTCERT:node:" + n2 + ":Client certificate digest of master candidate '" + n2 + "' does not match its entry in the candidate map. Expected: CLIENT2"}},
-		{"client certificate missing", func(f *field) { f.at(2).Client = nil },
-			[]string{"ERROR:ECLUSTERCLIENTCERT:node:" + n2 + ":Client certificate digest of master candidate '" + n2 + "' does not match its entry in the candidate map. Expected: CLIENT2"}},
-		{"client certificate of another candidate on a normal node", func(f *field) { f.at(4).Client = f.node(2).Keys.Client },
+		{
+			"foreign server certificate", func(f *field) { f.at(4).Server = cluster.Digest{1} },
+			[]string{"ERROR:ECLUSTERCERT:node:" + n4 + ":uses a server or identity certificate that the roster does not pin"},
+		},
+		{
+			"foreign identity certificate", func(f *field) { f.at(4).Identity = cluster.Digest{1} },
+			[]string{"ERROR:ECLUSTERCERT:node:" + n4 + ":uses a server or identity certificate that the roster does not pin"},
+		},
+		{
+			"certificate ends soon", func(f *field) { f.at(4).ServerEnds = f.lab.Now.Add(certError + time.Hour) },
+			[]string{"WARNING:ECLUSTERCERT:node:" + n4 + ":its server certificate ends ENDS8"},
+		},
+		{
+			"certificate ends very soon", func(f *field) { f.at(4).IdentityEnds = f.lab.Now.Add(certError - time.Hour) },
+			[]string{"ERROR:ECLUSTERCERT:node:" + n4 + ":its identity certificate ends ENDS6"},
+		},
+		{
+			"client certificate not in the map", func(f *field) { f.at(2).Client = []cluster.Digest{{1}} },
+			[]string{"ERROR:ECLUSTERCLIENTCERT:node:" + n2 + ":Client certificate digest of master candidate '" + n2 + "' does not match its entry in the candidate map. Expected: CLIENT2"},
+		},
+		{
+			"client certificate missing", func(f *field) { f.at(2).Client = nil },
+			[]string{"ERROR:ECLUSTERCLIENTCERT:node:" + n2 + ":Client certificate digest of master candidate '" + n2 + "' does not match its entry in the candidate map. Expected: CLIENT2"},
+		},
+		{
+			"client certificate of another candidate on a normal node", func(f *field) { f.at(4).Client = f.node(2).Keys.Client },
 			[]string{
 				"ERROR:ECLUSTERCLIENTCERT:node:" + n4 + ":uses the same candidate certificate as node " + n2,
 				"ERROR:ECLUSTERCLIENTCERT:node:" + n4 + ":Node '" + n4 + "' is not a master candidate and is incorrectly using a certificate of another node which is master candidate " + n2 + ".",
-			}},
-		{"client certificate of another candidate on a candidate", func(f *field) { f.at(3).Client = append(slices.Clone(f.node(3).Keys.Client), f.node(2).Keys.Client...) },
+			},
+		},
+		{
+			"client certificate of another candidate on a candidate", func(f *field) { f.at(3).Client = append(slices.Clone(f.node(3).Keys.Client), f.node(2).Keys.Client...) },
 			[]string{
 				"ERROR:ECLUSTERCLIENTCERT:node:node3.lab.test:uses the same candidate certificate as node " + n2,
 				"ERROR:ECLUSTERCLIENTCERT:node:node3.lab.test:Master candidate 'node3.lab.test' is using a certificate of another node.",
-			}},
-		{"candidate keys on a normal node", func(f *field) { f.at(4).MasterKeys = true },
-			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but holds candidate keys"}},
-		{"no candidate keys on a candidate", func(f *field) { f.at(2).MasterKeys = false },
-			[]string{"ERROR:ENODEKEY:node:" + n2 + ":Master candidate '" + n2 + "' holds no candidate keys"}},
-		{"private key on a normal node", func(f *field) { f.at(4).PrivateKey = true },
-			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but root's private cluster key lies on it"}},
-		{"private key on a drained node", func(f *field) { f.at(6).PrivateKey = true },
-			[]string{"ERROR:ENODEKEY:node:node6.lab.test:Node 'node6.lab.test' is not a master candidate, but root's private cluster key lies on it"}},
-		{"no private key on a candidate", func(f *field) { f.at(2).PrivateKey, f.at(2).PublicKey = false, nil },
-			[]string{"ERROR:ENODEKEY:node:" + n2 + ":Master candidate '" + n2 + "' has no private cluster SSH key"}},
-		{"another private key on a candidate", func(f *field) { f.at(2).PublicKey = &stranger },
-			[]string{"ERROR:ENODESSH:node:" + n2 + ":The SSH key of master candidate '" + n2 + "' is not the one in the candidate map"}},
-		{"an unreadable private key on a candidate", func(f *field) { f.at(2).PublicKey = nil },
-			[]string{"ERROR:ENODESSH:node:" + n2 + ":The SSH key of master candidate '" + n2 + "' is not the one in the candidate map"}},
-		{"a key is not authorized", func(f *field) { f.at(4).Authorized = f.at(4).Authorized[1:] },
-			[]string{"ERROR:ENODESSH:node:" + n4 + ":A SSH key of master candidate 'node1.lab.test' (UUID: 'UUID1') is not in the 'authorized_keys' file of node '" + n4 + "'."}},
-		{"a stranger's key is authorized", func(f *field) { f.at(4).Authorized = append(f.at(4).Authorized, stranger) },
-			[]string{"ERROR:ENODESSH:node:" + n4 + ":The SSH key " + sshkeys.Fingerprint(stranger) + " of a normal node is in the 'authorized_keys' file of node '" + n4 + "'."}},
-		{"a foreign line", func(f *field) { f.at(4).Foreign = []string{"SHA256:abc"} },
-			[]string{"ERROR:ENODESSH:node:" + n4 + ":A line that Rolekey did not write holds the cluster key SHA256:abc in the 'authorized_keys' file of node '" + n4 + "'."}},
-		{"sshd ignores the file", func(f *field) { f.at(4).BlockProblems = []string{"root's home is writable by all"} },
-			[]string{"ERROR:ENODESSH:node:" + n4 + ":root's home is writable by all"}},
+			},
+		},
+		{
+			"candidate keys on a normal node", func(f *field) { f.at(4).MasterKeys = true },
+			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but holds candidate keys"},
+		},
+		{
+			"no candidate keys on a candidate", func(f *field) { f.at(2).MasterKeys = false },
+			[]string{"ERROR:ENODEKEY:node:" + n2 + ":Master candidate '" + n2 + "' holds no candidate keys"},
+		},
+		{
+			"private key on a normal node", func(f *field) { f.at(4).PrivateKey = true },
+			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but root's private cluster key lies on it"},
+		},
+		{
+			"private key on a drained node", func(f *field) { f.at(6).PrivateKey = true },
+			[]string{"ERROR:ENODEKEY:node:node6.lab.test:Node 'node6.lab.test' is not a master candidate, but root's private cluster key lies on it"},
+		},
+		{
+			"no private key on a candidate", func(f *field) { f.at(2).PrivateKey, f.at(2).PublicKey = false, nil },
+			[]string{"ERROR:ENODEKEY:node:" + n2 + ":Master candidate '" + n2 + "' has no private cluster SSH key"},
+		},
+		{
+			"another private key on a candidate", func(f *field) { f.at(2).PublicKey = &stranger },
+			[]string{"ERROR:ENODESSH:node:" + n2 + ":The SSH key of master candidate '" + n2 + "' is not the one in the candidate map"},
+		},
+		{
+			"an unreadable private key on a candidate", func(f *field) { f.at(2).PublicKey = nil },
+			[]string{"ERROR:ENODESSH:node:" + n2 + ":The SSH key of master candidate '" + n2 + "' is not the one in the candidate map"},
+		},
+		{
+			"a key is not authorized", func(f *field) { f.at(4).Authorized = f.at(4).Authorized[1:] },
+			[]string{"ERROR:ENODESSH:node:" + n4 + ":A SSH key of master candidate 'node1.lab.test' (UUID: 'UUID1') is not in the 'authorized_keys' file of node '" + n4 + "'."},
+		},
+		{
+			"a stranger's key is authorized", func(f *field) { f.at(4).Authorized = append(f.at(4).Authorized, stranger) },
+			[]string{"ERROR:ENODESSH:node:" + n4 + ":The SSH key " + sshkeys.Fingerprint(stranger) + " of a normal node is in the 'authorized_keys' file of node '" + n4 + "'."},
+		},
+		{
+			"a foreign line", func(f *field) { f.at(4).Foreign = []string{"SHA256:abc"} },
+			[]string{"ERROR:ENODESSH:node:" + n4 + ":A line that Rolekey did not write holds the cluster key SHA256:abc in the 'authorized_keys' file of node '" + n4 + "'."},
+		},
+		{
+			"sshd ignores the file", func(f *field) { f.at(4).BlockProblems = []string{"root's home is writable by all"} },
+			[]string{"ERROR:ENODESSH:node:" + n4 + ":root's home is writable by all"},
+		},
 		{"a login fails", func(f *field) {
 			f.logins = func(from, to cluster.NodeID) string {
 				if from == statetest.ID(2) && to == statetest.ID(4) {
@@ -275,10 +335,14 @@ func TestG5FaultsAreFound(t *testing.T) {
 				return ""
 			}
 		}, []string{"ERROR:ENODESSH:node:" + n2 + ":ssh communication with node '" + n4 + "': permission denied"}},
-		{"master is no candidate", func(f *field) { f.change(func(s *state.State) { s.Master = statetest.ID(4) }) },
-			[]string{"ERROR:ECLUSTERCFG:cluster:None:Master node is not a master candidate"}},
-		{"pool too small", func(f *field) { f.change(func(s *state.State) { s.Params.CandidatePoolSize = 4 }) },
-			[]string{"ERROR:ECLUSTERCFG:cluster:None:Not enough master candidates: actual 3, target 4"}},
+		{
+			"master is no candidate", func(f *field) { f.change(func(s *state.State) { s.Master = statetest.ID(4) }) },
+			[]string{"ERROR:ECLUSTERCFG:cluster:None:Master node is not a master candidate"},
+		},
+		{
+			"pool too small", func(f *field) { f.change(func(s *state.State) { s.Params.CandidatePoolSize = 4 }) },
+			[]string{"ERROR:ECLUSTERCFG:cluster:None:Not enough master candidates: actual 3, target 4"},
+		},
 		{"not published", func(f *field) {
 			f.lab.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{LeaseSeconds: new(uint32(60))}})
 		}, []string{"ERROR:ECLUSTERCFG:cluster:None:The newest committed candidate map is NEXT, the newest published one is HEAD"}},
