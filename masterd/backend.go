@@ -158,9 +158,13 @@ func (d *Daemon) Nodes() []rapi.NodeStatus {
 		return nil
 	}
 	now := d.cfg.Now()
+	reached := newReach() // whoever is not master has reached nobody
+	if l := m.office.holder(); l != nil {
+		reached = l.push.reach
+	}
 	var out []rapi.NodeStatus
 	for _, n := range m.node.State().SortedNodes() {
-		c := m.reached.of(n.UUID)
+		c := reached.of(n.UUID)
 		s := rapi.NodeStatus{Node: n.UUID, Reachable: c.failures == 0 && !c.at.IsZero()}
 		if !c.at.IsZero() {
 			s.Version, s.Hash = c.ack.Version, c.ack.Hash

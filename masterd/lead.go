@@ -26,12 +26,14 @@ type leader struct {
 	sign   signFunc
 	nodes  nodeKeys
 	ask    verify.Asker
+	alive  func(ctx context.Context, voter cluster.NodeID) bool // its masterd answers
 	client *rpc.Client
-	now    func() time.Time
+	clock  *clock
 	log    *zap.Logger
 	work   func(ctx context.Context, l *leader) error // runs the jobs
 
-	publishing chan struct{} // held by whoever publishes
+	term       context.Context // ends with the term; publications live in it
+	publishing chan struct{}   // held by whoever collects signatures of maps
 	wake       chan struct{}
 	ready      chan struct{} // closes when this node has named itself master
 	ensured    map[cluster.NodeID]cluster.Digest
@@ -40,6 +42,7 @@ type leader struct {
 // run leads until ctx ends or something fails; then raft elects again.
 func (l *leader) run(ctx context.Context) error {
 	defer l.push.wait()
+	l.term = ctx
 	if err := l.takeOffice(ctx); err != nil {
 		return fmt.Errorf("take office: %w", err)
 	}
@@ -51,8 +54,12 @@ func (l *leader) run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// officePatience bounds how long taking office waits for nodes to take a map:
+// one of them is the master that died.
+const officePatience = 500 * time.Millisecond
+
 // takeOffice publishes what an earlier master committed and could not publish,
-// and then names this node master.
+// has the clock confirmed, and then names this node master.
 func (l *leader) takeOffice(ctx context.Context) error {
 	if err := l.node.Barrier(ctx); err != nil {
 		return err
@@ -63,16 +70,50 @@ func (l *leader) takeOffice(ctx context.Context) error {
 	}
 	if head := st.Head().Version; head.Newer(l.held().At()) {
 		l.log.Info("completing unpublished map versions", zap.Stringer("head", head))
-		if _, err := l.publish(ctx, head, nil); err != nil {
+		if err := l.publishBriefly(ctx, head); err != nil {
 			return err
 		}
 	}
+	// Before anything is committed under its time, a majority confirms it.
+	env, err := l.makeBeacon(ctx, beaconTimeout)
+	if err != nil {
+		return err
+	}
+	l.push.start(func() { l.deliverBeacon(ctx, env, beaconTimeout) })
 	if st.Master == l.self {
 		return nil
 	}
-	_, _, err := l.change(ctx, state.KindSetMaster, state.SetMaster{Node: l.self}, l.meta("masterd", ""), nil)
-	return err
+	result, err := l.node.Propose(ctx, state.KindSetMaster, state.SetMaster{Node: l.self}, l.meta("masterd", ""))
+	if err != nil {
+		return err
+	}
+	l.node.Kick()
+	return l.publishBriefly(ctx, result.Version)
 }
+
+// publishBriefly publishes and does not wait for all nodes to answer.
+func (l *leader) publishBriefly(ctx context.Context, v cluster.Version) error {
+	d, err := l.prove(ctx, v)
+	if err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	if !l.push.start(func() { defer close(ended); l.push.toAll(ctx, d, nil) }) {
+		return errClosing
+	}
+	limit := time.NewTimer(officePatience)
+	defer limit.Stop()
+	select {
+	case <-ended:
+	case <-limit.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// now is the time that counts while this node leads.
+func (l *leader) now() time.Time { return l.clock.now() }
 
 // meta stamps a command.
 func (l *leader) meta(actor, request string) state.Meta {

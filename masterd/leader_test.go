@@ -114,7 +114,7 @@ func newReign(t *testing.T, lab *statetest.Lab) *reign {
 	keeper := keeperAt(t, lab.S.Chain[0], key, now)
 	<-node.Leadership()
 	r.l = &leader{
-		node: node, self: statetest.ID(1), keeper: keeper, nodes: r.keys, now: now, log: zap.NewNop(),
+		node: node, self: statetest.ID(1), keeper: keeper, nodes: r.keys, clock: newClock(now), log: zap.NewNop(), alive: func(context.Context, cluster.NodeID) bool { return true },
 		push: &pusher{call: r.world, reach: newReach(), now: now, chain: keeper.Since},
 		sign: func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
 			return r.signer.sign(ctx, voter, req)
@@ -246,20 +246,31 @@ func TestChangeIsPublishedAndCounted(t *testing.T) {
 	})
 }
 
-// TestOfflineNodesAreLeftAlone: nobody waits for them, or counts them.
-func TestOfflineNodesAreLeftAlone(t *testing.T) {
+// TestOfflineNodesAreNotWaitedFor, and not counted; they are told all the same.
+func TestOfflineNodesAreNotWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		lab := labOf(t, 2, 120)
-		lab.Do(state.KindNodeChange, state.NodeChange{Node: statetest.ID(3), Flags: &state.FlagPatch{Offline: new(true)}})
-		r := newReign(t, lab)
-		r.world.up(members(1, 2)...)
-		start := time.Now()
-		r.lead()
-		if took := time.Since(start); took > 0 {
-			t.Errorf("taking office waited %s for an offline node", took)
+		lab := labOf(t, 3, 120)
+		for _, i := range []int{3, 4} {
+			lab.Do(state.KindNodeChange, state.NodeChange{Node: statetest.ID(i), Flags: &state.FlagPatch{Offline: new(true)}})
 		}
-		if c := r.l.push.reach.of(statetest.ID(3)); !c.asked.IsZero() {
-			t.Error("an offline node was asked")
+		r := newReign(t, lab)
+		r.world.up(members(1, 3)...) // node 3 is offline, and answers; node 4 does not
+		r.lead()
+		start := time.Now()
+		result, o, err := r.l.change(t.Context(), state.KindParamsChange,
+			state.ParamsChange{Params: state.ParamsPatch{LeaseSeconds: new(uint32(60))}}, r.l.meta("test", ""), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 0 {
+			t.Errorf("it waited %s for an offline node", took)
+		}
+		if len(o.effective) != 2 || len(o.missed) > 0 {
+			t.Errorf("effective on %v, missed %v", o.effective, o.missed)
+		}
+		synctest.Wait()
+		if r.version(3) != result.Version {
+			t.Errorf("an offline node that answers was given map %s", r.version(3))
 		}
 	})
 }
@@ -354,6 +365,32 @@ func TestG7UnpublishedCommitIsPublishedLater(t *testing.T) {
 		time.Sleep(2 * reconcilePause)
 		if r.version(2) != result.Version {
 			t.Errorf("node 2 holds %s, committed is %s", r.version(2), result.Version)
+		}
+	})
+}
+
+// TestOfficeIsTakenWithoutTheDead: after a failover the former master does not
+// answer, and nobody waits for it before the first change.
+func TestOfficeIsTakenWithoutTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := labOf(t, 3, 120)
+		lab.Promote(2)
+		lab.Do(state.KindSetMaster, state.SetMaster{Node: statetest.ID(2)})
+		r := newReign(t, lab)
+		r.world.up(statetest.ID(1), statetest.ID(3), statetest.ID(4))
+		start := time.Now()
+		r.lead()
+		if took := time.Since(start); took > 2*officePatience {
+			t.Errorf("it took %s", took)
+		}
+		time.Sleep(pushTimeout)
+		if got := r.l.node.State(); got.Master != statetest.ID(1) {
+			t.Errorf("the master is %s", got.Master)
+		}
+		for _, i := range []int{1, 3, 4} {
+			if r.version(i) != r.l.node.State().Head().Version {
+				t.Errorf("node %d was given map %s", i, r.version(i))
+			}
 		}
 	})
 }

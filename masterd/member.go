@@ -25,26 +25,25 @@ import (
 // started when the map names this node with a certificate that it holds, and
 // ended when the map no longer does.
 type member struct {
-	d       *Daemon
-	self    standing
-	keeper  *candmap.Keeper
-	node    *consensus.Node
-	store   *consensus.Store
-	client  *rpc.Client
-	server  *rpc.Server
-	signer  *signer
-	seen    *seenBook
-	keys    *keyserver.Server
-	reached *reach
-	log     *zap.Logger
-	office  office
-	ended   chan struct{} // closes when the member runs no more
+	d      *Daemon
+	self   standing
+	keeper *candmap.Keeper
+	node   *consensus.Node
+	store  *consensus.Store
+	client *rpc.Client
+	server *rpc.Server
+	signer *signer
+	seen   *seenBook
+	keys   *keyserver.Server
+	log    *zap.Logger
+	office office
+	ended  chan struct{} // closes when the member runs no more
 }
 
 // newMember opens everything and checks that the disk is no restored copy.
 // Nothing votes or signs before that.
 func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
-	m := &member{d: d, self: self, keeper: self.keeper, seen: newSeenBook(), reached: newReach(), log: d.log.Named("member"), ended: make(chan struct{})}
+	m := &member{d: d, self: self, keeper: self.keeper, seen: newSeenBook(), log: d.log.Named("member"), ended: make(chan struct{})}
 	m.seen.keep(m.keeper.View().Map)
 	roots := func() *pki.Roots { return self.roots }
 	var err error
@@ -173,6 +172,12 @@ func (m *member) askSeen(ctx context.Context, peer cluster.NodeID) (rpc.Seen, er
 	return seen, err
 }
 
+// answers reports whether a candidate's masterd is there.
+func (m *member) answers(ctx context.Context, peer cluster.NodeID) bool {
+	_, err := m.askSeen(ctx, peer)
+	return err == nil
+}
+
 func (m *member) serve(ctx context.Context, roots func() *pki.Roots) error {
 	var addrs []netip.AddrPort
 	for _, a := range m.d.cfg.listenAddresses() {
@@ -255,7 +260,7 @@ func (m *member) leadOnce(ctx context.Context, leads <-chan bool) {
 		case err := <-done:
 			m.log.Warn("leading has ended", zap.Error(err))
 			if ctx.Err() == nil && m.node.Leads() {
-				_ = pause(ctx, publishPause) // a second try by the same master must not spin
+				m.handOn(ctx)
 				done, l = make(chan error, 1), m.newLeader()
 				m.office.enter(l)
 				go func() { done <- l.run(term) }()
@@ -266,12 +271,27 @@ func (m *member) leadOnce(ctx context.Context, leads <-chan bool) {
 	}
 }
 
+// handOn gives leadership to another voter after this node failed in office, say
+// because its clock is wrong. Where there is no other, this one tries again,
+// after a pause.
+func (m *member) handOn(ctx context.Context) {
+	giving, cancel := context.WithTimeout(ctx, handOnLimit)
+	defer cancel()
+	if err := m.node.Resign(giving); err != nil {
+		m.log.Info("nobody takes leadership over", zap.Error(err))
+	}
+	_ = pause(ctx, publishPause)
+}
+
+// handOnLimit bounds the search for another leader.
+const handOnLimit = 3 * time.Second
+
 func (m *member) newLeader() *leader {
 	calls := calls{client: m.client, member: m}
 	return &leader{
-		node: m.node, self: m.self.node, keeper: m.keeper, nodes: calls, ask: calls, client: m.client, sign: m.signOrAsk,
-		push: &pusher{call: calls, reach: m.reached, now: m.d.cfg.Now, chain: m.keeper.Since},
-		now:  m.d.cfg.Now, log: m.log.Named("leader"), work: m.d.runJobs,
+		node: m.node, self: m.self.node, keeper: m.keeper, nodes: calls, ask: calls, client: m.client, sign: m.signOrAsk, alive: m.answers,
+		push:  &pusher{call: calls, reach: newReach(), now: m.d.cfg.Now, chain: m.keeper.Since},
+		clock: newClock(m.d.cfg.Now), log: m.log.Named("leader"), work: m.d.runJobs,
 		publishing: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]cluster.Digest{},
 	}
 }

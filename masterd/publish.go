@@ -22,8 +22,12 @@ const publishPause = 200 * time.Millisecond
 
 // change commits one command and, when it yields a map, publishes that. What
 // is committed stays committed: a later error means that this master could
-// not publish it, and the next one will.
+// not publish it in time, and it or the next one will. The caller's context
+// bounds how long the caller waits, and not the publication.
 func (l *leader) change(ctx context.Context, kind string, body any, meta state.Meta, tell func(done, all int)) (state.Result, outcome, error) {
+	if err := l.clock.confirmed(l.held().Lease()); err != nil {
+		return state.Result{}, outcome{}, err
+	}
 	result, err := l.node.Propose(ctx, kind, body, meta)
 	if err != nil {
 		return result, outcome{}, err
@@ -32,18 +36,49 @@ func (l *leader) change(ctx context.Context, kind string, body any, meta state.M
 		return result, outcome{}, nil
 	}
 	l.node.Kick()
-	o, err := l.publish(ctx, result.Version, tell)
+	o, err := l.publishFor(ctx, result.Version, tell)
 	return result, o, err
 }
 
+// publishFor publishes on behalf of a caller who may leave before it is done.
+func (l *leader) publishFor(ctx context.Context, v cluster.Version, tell func(done, all int)) (outcome, error) {
+	type end struct {
+		o   outcome
+		err error
+	}
+	ended := make(chan end, 1)
+	if !l.push.start(func() {
+		o, err := l.publish(l.term, v, tell)
+		ended <- end{o, err}
+	}) {
+		return outcome{}, errClosing
+	}
+	select {
+	case e := <-ended:
+		return e.o, e.err
+	case <-ctx.Done():
+		return outcome{}, context.Cause(ctx)
+	}
+}
+
 // publish collects signatures for every committed version up to v that this
-// node cannot prove yet, and delivers v to all nodes. It returns when every
-// node that answers holds it.
+// node cannot prove yet, and delivers the newest to all nodes. It returns when
+// every node that answers holds it.
 func (l *leader) publish(ctx context.Context, v cluster.Version, tell func(done, all int)) (outcome, error) {
+	d, err := l.prove(ctx, v)
+	if err != nil {
+		return outcome{}, err
+	}
+	return l.push.toAll(ctx, d, tell), nil
+}
+
+// prove collects the signatures. Only this is done one at a time: a node that
+// is slow to take a map must not delay the next one.
+func (l *leader) prove(ctx context.Context, v cluster.Version) (delivery, error) {
 	select {
 	case l.publishing <- struct{}{}:
 	case <-ctx.Done():
-		return outcome{}, context.Cause(ctx)
+		return delivery{}, context.Cause(ctx)
 	}
 	defer func() { <-l.publishing }()
 	before := l.keeper.View().Roster
@@ -52,12 +87,13 @@ func (l *leader) publish(ctx context.Context, v cluster.Version, tell func(done,
 			break
 		}
 		if err := l.complete(ctx, e); err != nil {
-			return outcome{}, err
+			return delivery{}, err
 		}
 	}
 	held := l.held()
-	nodes, docs := l.targets(before)
-	return l.push.toAll(ctx, nodes, held.Envelope, held.At(), docs, tell), nil
+	d := delivery{env: held.Envelope, at: held.At()}
+	d.nodes, d.offline, d.docs = l.targets(before)
+	return d, nil
 }
 
 // complete collects signatures for one committed version until it has enough,
@@ -68,7 +104,7 @@ func (l *leader) complete(ctx context.Context, e state.ChainEntry) error {
 		return err
 	}
 	held := l.held()
-	l.push.reach.tell(held.At(), held.Issued.Add(held.Lease()))
+	l.push.reach.tell(held.At(), later(held.Issued, l.keeper.Lease().Last()).Add(held.Lease()))
 	env := candmap.Envelope{PayloadType: candmap.MapType, Payload: e.Payload}
 	req := rpc.SignRequest{PayloadType: candmap.MapType, Version: e.Version, Hash: e.Hash, Term: l.node.Term()}
 	authorities := []candmap.Authority{held.Authority(), m.Authority()}
@@ -89,12 +125,14 @@ func (l *leader) complete(ctx context.Context, e state.ChainEntry) error {
 	return err
 }
 
-// targets lists the nodes to deliver to, and the roster documents that are new
-// since the roster before.
-func (l *leader) targets(before *candmap.Roster) (ids []cluster.NodeID, docs [][]byte) {
+// targets lists the nodes to deliver to, those that are offline apart, and the
+// roster documents that are new since the roster before.
+func (l *leader) targets(before *candmap.Roster) (ids, offline []cluster.NodeID, docs [][]byte) {
 	st := l.node.State()
 	for _, n := range st.SortedNodes() {
-		if !n.Flags.Offline {
+		if n.Flags.Offline {
+			offline = append(offline, n.UUID)
+		} else {
 			ids = append(ids, n.UUID)
 		}
 	}
@@ -103,7 +141,14 @@ func (l *leader) targets(before *candmap.Roster) (ids []cluster.NodeID, docs [][
 			docs = append(docs, doc)
 		}
 	}
-	return ids, docs
+	return ids, offline, docs
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // docsOf lists the documents of a roster, always in the same order.

@@ -2,6 +2,8 @@ package masterd
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +36,23 @@ type pusher struct {
 	// the version given.
 	chain func(from cluster.Version) []candmap.Envelope
 
+	mu      sync.Mutex
+	closed  bool           // nothing more is started
 	pending sync.WaitGroup // deliveries that nobody waited for
+}
+
+// errClosing is why a delivery is not made: the term is over.
+var errClosing = errors.New("this node no longer leads")
+
+// start runs f unless the term is over, and reports whether it does.
+func (p *pusher) start(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.pending.Go(f)
+	return true
 }
 
 // outcome is what became of one publication.
@@ -44,39 +62,43 @@ type outcome struct {
 	acks      map[cluster.NodeID]rpc.MapAck
 }
 
+// delivery is one map on its way to all nodes.
+type delivery struct {
+	nodes   []cluster.NodeID
+	offline []cluster.NodeID // told as well, and neither waited for nor counted
+	env     candmap.Envelope
+	at      cluster.Version
+	docs    [][]byte
+}
+
 // toAll delivers the map to every node and returns when each has answered, has
-// failed, or had been given up before. tell, which may be nil, is called after
-// each answer with the number of nodes that hold the version.
-func (p *pusher) toAll(ctx context.Context, nodes []cluster.NodeID, env candmap.Envelope, at cluster.Version, docs [][]byte, tell func(done, all int)) outcome {
-	type answer struct {
-		node cluster.NodeID
-		ack  rpc.MapAck
-		ok   bool
-	}
+// failed, or had been given up before. A node counts when all of it follows the
+// map. tell, which may be nil, is called after each answer with the number of
+// nodes that do.
+func (p *pusher) toAll(ctx context.Context, d delivery, tell func(done, all int)) outcome {
 	o := outcome{acks: map[cluster.NodeID]rpc.MapAck{}}
-	answers := make(chan answer, len(nodes))
+	answers := make(chan answer, len(d.nodes)+len(d.offline))
 	waits := map[cluster.NodeID]bool{}
-	for _, n := range nodes {
-		p.pending.Go(func() {
-			ack, err := p.toOne(ctx, n, env, docs)
-			answers <- answer{n, ack, err == nil && !at.Newer(ack.Version)}
-		})
-		if p.reach.of(n).failures < givenUpAfter {
+	for _, n := range d.nodes {
+		if p.begin(ctx, n, d, answers) && !p.reach.of(n).givenUp() {
 			waits[n] = true
 		}
+	}
+	for _, n := range d.offline {
+		p.begin(ctx, n, d, answers)
 	}
 	for len(waits) > 0 {
 		a := <-answers
 		delete(waits, a.node)
-		if a.ok {
+		if a.ok && slices.Contains(d.nodes, a.node) {
 			o.effective = append(o.effective, a.node)
 			o.acks[a.node] = a.ack
 		}
 		if tell != nil {
-			tell(len(o.effective), len(nodes))
+			tell(len(o.effective), len(d.nodes))
 		}
 	}
-	for _, n := range nodes {
+	for _, n := range d.nodes {
 		if _, ok := o.acks[n]; !ok {
 			o.missed = append(o.missed, n)
 		}
@@ -84,11 +106,26 @@ func (p *pusher) toAll(ctx context.Context, nodes []cluster.NodeID, env candmap.
 	return o
 }
 
+type answer struct {
+	node cluster.NodeID
+	ack  rpc.MapAck
+	ok   bool
+}
+
+// begin delivers to one node in the background; false: the term is over.
+func (p *pusher) begin(ctx context.Context, n cluster.NodeID, d delivery, answers chan<- answer) bool {
+	return p.start(func() {
+		ack, err := p.toOne(ctx, n, d.env, d.docs)
+		answers <- answer{n, ack, err == nil && !d.at.Newer(ack.Version) && enforces(ack)}
+	})
+}
+
 // toOne delivers one map. A node that cannot verify it lacks changes of
 // authority, and gets the chain.
-func (p *pusher) toOne(ctx context.Context, node cluster.NodeID, env candmap.Envelope, docs [][]byte) (rpc.MapAck, error) {
-	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+func (p *pusher) toOne(parent context.Context, node cluster.NodeID, env candmap.Envelope, docs [][]byte) (rpc.MapAck, error) {
+	ctx, cancel := context.WithTimeout(parent, pushTimeout)
 	defer cancel()
+	began := time.Now()
 	ack, err := p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: []candmap.Envelope{env}, Docs: docs})
 	if c := cluster.CodeOf(err); c == cluster.CodeBadSignature || c == cluster.CodeConflict {
 		// It ends with this map or a newer one, unless it is too long for one
@@ -97,32 +134,40 @@ func (p *pusher) toOne(ctx context.Context, node cluster.NodeID, env candmap.Env
 			ack, err = p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: maps, Docs: docs})
 		}
 	}
-	p.note(node, ack, err)
+	p.note(parent, node, ack, err, time.Since(began))
 	return ack, err
 }
 
 // beacon delivers a beacon to every node and returns when all have answered or
 // failed.
-func (p *pusher) beacon(ctx context.Context, nodes []cluster.NodeID, env candmap.Envelope) {
-	ctx, cancel := context.WithTimeout(ctx, beaconTimeout)
+func (p *pusher) beacon(parent context.Context, nodes []cluster.NodeID, env candmap.Envelope) {
+	ctx, cancel := context.WithTimeout(parent, beaconTimeout)
 	defer cancel()
 	var all sync.WaitGroup
 	for _, n := range nodes {
 		all.Go(func() {
+			began := time.Now()
 			ack, err := p.call.PutBeacon(ctx, n, env)
-			p.note(n, ack, err)
+			p.note(parent, n, ack, err, time.Since(began))
 		})
 	}
 	all.Wait()
 }
 
-func (p *pusher) note(node cluster.NodeID, ack rpc.MapAck, err error) {
-	if err != nil {
+// note keeps count. That the caller gave up says nothing about the node.
+func (p *pusher) note(parent context.Context, node cluster.NodeID, ack rpc.MapAck, err error, took time.Duration) {
+	switch {
+	case err == nil:
+		p.reach.answered(node, ack, p.now(), took)
+	case parent.Err() == nil:
 		p.reach.failed(node, err, p.now())
-		return
 	}
-	p.reach.answered(node, ack, p.now())
 }
 
-// wait returns when no delivery is under way.
-func (p *pusher) wait() { p.pending.Wait() }
+// wait returns when no delivery is under way; none is begun after it.
+func (p *pusher) wait() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.pending.Wait()
+}

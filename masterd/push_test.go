@@ -108,7 +108,7 @@ func TestPushCountsWhoConfirmed(t *testing.T) {
 		p := newPusher(world)
 		var told []int
 		start := time.Now()
-		o := p.toAll(t.Context(), ids, env, at, nil, func(done, all int) {
+		o := p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at}, func(done, all int) {
 			if all != 5 {
 				t.Errorf("progress of %d nodes, want 5", all)
 			}
@@ -139,27 +139,27 @@ func TestPushDoesNotWaitForTheDead(t *testing.T) {
 		env, at := theMap()
 		for i := range givenUpAfter {
 			start := time.Now()
-			p.toAll(t.Context(), ids, env, at, nil, nil)
+			p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at}, nil)
 			if took := time.Since(start); took != pushTimeout {
 				t.Errorf("attempt %d took %s", i, took)
 			}
 		}
 		start := time.Now()
-		o := p.toAll(t.Context(), ids, env, at, nil, nil)
+		o := p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at}, nil)
 		if took := time.Since(start); took > 0 {
 			t.Errorf("the push waited %s for a node that was given up", took)
 		}
 		if !slices.Equal(o.missed, ids[2:]) {
 			t.Errorf("missed %v", o.missed)
 		}
-		p.wait()
+		p.pending.Wait()
 		world.up(ids[2])
-		p.toAll(t.Context(), ids, env, at, nil, nil)
-		p.wait()
+		p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at}, nil)
+		p.pending.Wait()
 		if f := p.reach.of(ids[2]).failures; f != 0 {
 			t.Errorf("a node that answered counts %d failures", f)
 		}
-		if o := p.toAll(t.Context(), ids, env, at, nil, nil); len(o.missed) > 0 {
+		if o := p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at}, nil); len(o.missed) > 0 {
 			t.Errorf("missed %v", o.missed)
 		}
 	})
@@ -181,14 +181,14 @@ func TestPushSendsTheChain(t *testing.T) {
 			return rpc.MapAck{Version: at}, nil
 		}
 		p := newPusher(world)
-		p.reach.answered(ids[0], rpc.MapAck{Version: cluster.Version{Epoch: 1, Version: 1}}, time.Now())
+		p.reach.answered(ids[0], rpc.MapAck{Version: cluster.Version{Epoch: 1, Version: 1}}, time.Now(), 0)
 		var asked []cluster.Version
 		p.chain = func(from cluster.Version) []candmap.Envelope {
 			asked = append(asked, from)
 			return []candmap.Envelope{older, env} // Since ends with the current map
 		}
 		docs := [][]byte{[]byte("doc")}
-		o := p.toAll(t.Context(), ids, env, at, docs, nil)
+		o := p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at, docs: docs}, nil)
 		if len(o.effective) != 1 || len(twin.got) != 2 {
 			t.Fatalf("%s: effective on %v after %d deliveries", code, o.effective, len(twin.got))
 		}
@@ -222,7 +222,7 @@ func TestPushSendsAtMostOneAnswerOfTheChain(t *testing.T) {
 	p.chain = func(cluster.Version) []candmap.Envelope {
 		return append(slices.Repeat([]candmap.Envelope{candmaptest.Seal(candmaptest.Map(1), 1)}, candmap.MaxChain-1), env)
 	}
-	if o := p.toAll(t.Context(), ids, env, at, nil, nil); len(o.missed) > 0 {
+	if o := p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at}, nil); len(o.missed) > 0 {
 		t.Errorf("not taken: %s", p.reach.of(ids[0]).err)
 	}
 }
@@ -237,7 +237,7 @@ func TestPushKeepsOtherErrors(t *testing.T) {
 	}
 	p := newPusher(world)
 	env, at := theMap()
-	if o := p.toAll(t.Context(), ids, env, at, nil, nil); len(o.missed) != 1 || len(twin.got) != 1 {
+	if o := p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at}, nil); len(o.missed) != 1 || len(twin.got) != 1 {
 		t.Errorf("missed %v after %d deliveries", o.missed, len(twin.got))
 	}
 	if c := p.reach.of(ids[0]); c.failures != 1 || c.err == "" {
@@ -305,7 +305,7 @@ func TestUnreachableBounds(t *testing.T) {
 	} {
 		r := newReach()
 		if c.ack != nil {
-			r.answered(n.UUID, *c.ack, now.Add(-time.Minute))
+			r.answered(n.UUID, *c.ack, now.Add(-time.Minute), 0)
 		}
 		r.tell(v(c.told), now.Add(c.beacon))
 		r.failed(n.UUID, errors.New("no route"), now)
@@ -336,6 +336,6 @@ func TestBoundsFitIntoAJob(t *testing.T) {
 	id := lab.Do(state.KindJobSubmit, state.JobSubmit{Ops: []json.RawMessage{json.RawMessage(`{}`)}, Summary: []string{"x"}}).JobID
 	r := newReach()
 	n := lab.S.Node(statetest.ID(1))
-	r.answered(n.UUID, rpc.MapAck{}, lab.Now)
+	r.answered(n.UUID, rpc.MapAck{}, lab.Now, 0)
 	lab.Do(state.KindJobUpdate, state.JobUpdate{ID: id, Unreachable: &[]state.Unreachable{r.bounds(n, lab.S.Params, lab.Now)}})
 }

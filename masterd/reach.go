@@ -1,6 +1,8 @@
 package masterd
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,15 +30,48 @@ type contact struct {
 	at       time.Time // of the last answer; zero: none
 	asked    time.Time // of the last attempt
 	failures int       // attempts since the last answer
+	slow     int       // slow answers since the last quick one
 	err      string
+}
+
+// A node that answers, but slowly, must not delay others time after time.
+const (
+	slowAnswer    = time.Second
+	givenUpAsSlow = 3
+)
+
+// givenUp reports whether nobody should wait for the node any more.
+func (c contact) givenUp() bool { return c.failures >= givenUpAfter || c.slow >= givenUpAsSlow }
+
+// enforces reports whether all of the node follows the map that it holds. One
+// that could not write its authorized_keys refuses calls, and not yet logins.
+func (c contact) enforces() bool { return enforces(c.ack) }
+
+func enforces(ack rpc.MapAck) bool {
+	return !slices.ContainsFunc(ack.Problems, func(p string) bool { return strings.HasPrefix(p, "apply") })
 }
 
 func newReach() *reach { return &reach{nodes: map[cluster.NodeID]contact{}} }
 
-func (r *reach) answered(id cluster.NodeID, ack rpc.MapAck, now time.Time) {
+// answered notes an acknowledgement and how long it took. A node's times are
+// its own claims, and believed only as far as any map could give them.
+func (r *reach) answered(id cluster.NodeID, ack rpc.MapAck, now time.Time, took time.Duration) {
+	ack.LeaseUntil = earlier(ack.LeaseUntil, now.Add(candmap.MaxLease))
+	ack.SSHUntil = earlier(ack.SSHUntil, now.Add(candmap.MaxLease+candmap.MaxSSHLease))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.nodes[id] = contact{ack: ack, at: now, asked: now}
+	c := contact{ack: ack, at: now, asked: now}
+	if took > slowAnswer {
+		c.slow = r.nodes[id].slow + 1
+	}
+	r.nodes[id] = c
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.After(b) {
+		return b
+	}
+	return a
 }
 
 func (r *reach) failed(id cluster.NodeID, err error, now time.Time) {
@@ -61,7 +96,7 @@ func (r *reach) asking(id cluster.NodeID, now time.Time) {
 // rest is how long the next attempt waits; an attempt takes no longer.
 func (c contact) rest() time.Duration {
 	switch {
-	case c.failures >= givenUpAfter:
+	case c.givenUp():
 		return pushTimeout
 	case c.failures > 0:
 		return reconcilePause

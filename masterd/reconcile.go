@@ -68,23 +68,29 @@ func (l *leader) catchUp(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, n := range st.SortedNodes() {
 		c := l.push.reach.of(n.UUID)
-		behind := held.At().Newer(c.ack.Version) || len(c.ack.Missing) > 0
+		behind := held.At().Newer(c.ack.Version) || len(c.ack.Missing) > 0 || !c.enforces()
 		if n.Flags.Offline || !behind || l.now().Sub(c.asked) < c.rest() {
 			continue
 		}
 		l.push.reach.asking(n.UUID, l.now())
-		group := &all
-		if c.failures >= givenUpAfter {
-			group = &l.push.pending
+		one := func() { l.catchUpOne(ctx, n, held, docs) }
+		if c.givenUp() {
+			l.push.start(one)
+		} else {
+			all.Go(one)
 		}
-		group.Go(func() { l.catchUpOne(ctx, n, held, docs) })
 	}
 	all.Wait()
 }
 
 func (l *leader) catchUpOne(ctx context.Context, n *state.Node, held *candmap.Verified, docs [][]byte) {
-	if _, err := l.push.toOne(ctx, n.UUID, held.Envelope, docs); err != nil {
+	ack, err := l.push.toOne(ctx, n.UUID, held.Envelope, docs)
+	switch {
+	case err != nil:
 		l.log.Debug("node is behind and does not take the map", zap.String("node", string(n.Name)), zap.Error(err))
+		return
+	case !enforces(ack):
+		l.log.Warn("node holds the map and does not follow all of it", zap.String("node", string(n.Name)), zap.Strings("problems", ack.Problems))
 		return
 	}
 	l.log.Info("node caught up", zap.String("node", string(n.Name)), zap.Stringer("version", held.At()))

@@ -2,6 +2,9 @@ package masterd
 
 import (
 	"context"
+	"slices"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"go.uber.org/zap"
@@ -58,10 +61,53 @@ func (l *leader) serverID(id cluster.NodeID) raft.ServerID {
 	return consensus.ServerID(id, 0)
 }
 
+// votingNow is voting with the voters asked at this moment: what was reachable
+// at the last beacon may be dead by now.
+func (l *leader) votingNow(ctx context.Context) roles.View {
+	v := l.voting()
+	answers := l.answering(ctx, append(slices.Clone(v.RaftVoters), v.MapVoters...))
+	before := v.Reachable
+	v.Reachable = func(id cluster.NodeID) bool {
+		if up, asked := answers[id]; asked {
+			return up
+		}
+		return before(id)
+	}
+	return v
+}
+
+// answerLimit is how long a voter may take to say that it is there.
+const answerLimit = time.Second
+
+// answering asks the masterds of nodes whether they are there, all at once.
+func (l *leader) answering(ctx context.Context, ids []cluster.NodeID) map[cluster.NodeID]bool {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	answers := map[cluster.NodeID]bool{l.self: true}
+	for _, id := range slices.Compact(slices.SortedFunc(slices.Values(ids), state.CompareID)) {
+		if id == l.self {
+			continue
+		}
+		all.Go(func() {
+			up := l.alive(ctx, id)
+			mu.Lock()
+			defer mu.Unlock()
+			answers[id] = up
+		})
+	}
+	all.Wait()
+	return answers
+}
+
 // stepVoters makes one step towards the right voters, and reports whether it
-// made one.
+// made one. A step that seems due is decided again with fresh answers.
 func (l *leader) stepVoters(ctx context.Context) (bool, error) {
-	step := roles.NextVoters(l.voting())
+	if roles.NextVoters(l.voting()).Kind == roles.VoterNone {
+		return false, nil
+	}
+	step := roles.NextVoters(l.votingNow(ctx))
 	if step.Kind == roles.VoterNone {
 		return false, nil
 	}

@@ -105,4 +105,4 @@ func (w worker) Verify(ctx context.Context, op json.RawMessage, tell func(string
 }
 
 // Voting implements jobs.Cluster.
-func (w worker) Voting() roles.View { return w.l.voting() }
+func (w worker) Voting(ctx context.Context) roles.View { return w.l.votingNow(ctx) }

@@ -18,7 +18,11 @@ func Decode(path, text string, into any) error {
 	if err != nil {
 		var perr toml.ParseError
 		if errors.As(err, &perr) {
-			return fmt.Errorf("%s:%d: %s", path, perr.Position.Line, perr.Message)
+			where := fmt.Sprintf("%s:%d: ", path, perr.Position.Line)
+			if perr.LastKey != "" {
+				where += perr.LastKey + ": "
+			}
+			return errors.New(where + perr.Message)
 		}
 		return fmt.Errorf("%s: %w", path, err)
 	}

@@ -222,6 +222,11 @@ func (n *Node) Transfer(ctx context.Context, to raft.ServerID) error {
 	return noQuorum("transfer leadership", wait(ctx, n.raft.LeadershipTransferToServer(to, raft.ServerAddress(to))))
 }
 
+// Resign hands leadership to whichever voter is furthest.
+func (n *Node) Resign(ctx context.Context) error {
+	return noQuorum("transfer leadership", wait(ctx, n.raft.LeadershipTransfer()))
+}
+
 // noQuorum gives raft's errors the code that a caller acts on.
 func noQuorum(what string, err error) error {
 	switch {

@@ -128,6 +128,8 @@ type resume struct {
 	Steps   []roles.Step `json:"steps"`
 	Results [][2]string  `json:"results"`
 	Cert    []byte       `json:"cert,omitempty"` // of a promotion
+
+	voters []cluster.NodeID // the map's voters after a loss; nil: they stay
 }
 
 const stepCommitted = "committed"

@@ -25,6 +25,7 @@ const (
 	OpNodeAdd       = "OP_NODE_ADD"
 	OpNodeRemove    = "OP_NODE_REMOVE"
 	OpClusterVerify = "OP_CLUSTER_VERIFY"
+	OpNodeRekey     = "OP_NODE_REKEY" // Rolekey's own
 )
 
 var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error){
@@ -32,12 +33,13 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpNodeAdd:       nodeAdd,
 	OpNodeRemove:    nodeRemove,
 	OpClusterVerify: clusterVerify,
+	OpNodeRekey:     nodeRekey,
 }
 
 // How long a promotion waits for raft to forget a node's former life.
 const (
 	outLimit = 10 * time.Second
-	outPause = 10 * time.Millisecond
+	outPause = 50 * time.Millisecond
 )
 
 // opNode are the fields of the opcodes about a node.
@@ -97,6 +99,36 @@ func nodeRemove(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessa
 	return r.carryOut(ctx, plan)
 }
 
+// stepPromote is the second half of a re-keying.
+const stepPromote roles.StepKind = "promote"
+
+// nodeRekey gives a candidate that has lost its keys a new set: it loses the
+// role, and with it whatever its old keys could do, and gets it again.
+func nodeRekey(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
+	var op opNode
+	if err := json.Unmarshal(raw, &op); err != nil {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+	}
+	s := r.c.State()
+	n, err := roles.Find(s, op.Node)
+	if err != nil {
+		return nil, err
+	}
+	if !n.Flags.MasterCandidate || n.UUID == s.Master {
+		return json.Marshal([][2]string{}) // its role has changed meanwhile
+	}
+	p := roles.Plan{
+		Node: n.UUID, Name: n.Name, OldFlags: n.Flags, NewFlags: n.Flags, OldRole: s.Role(n.UUID), NewRole: cluster.RoleRegular,
+		Steps: []roles.Step{
+			{Kind: roles.StepCommit, Node: n.UUID}, {Kind: roles.StepPublish, Node: n.UUID},
+			{Kind: roles.StepKeysDestroy, Node: n.UUID, MayFail: true}, {Kind: stepPromote, Node: n.UUID},
+		},
+	}
+	p.NewFlags.MasterCandidate = false
+	r.say(fmt.Sprintf(" - WARNING: Node %s has lost its candidate keys and gets new ones", n.Name))
+	return r.carryOut(ctx, p)
+}
+
 func clusterVerify(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
 	ok, err := r.c.Verify(ctx, raw, r.say)
 	if err != nil {
@@ -119,9 +151,11 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 		return json.Marshal(left.Results)
 	}
 	if p.Demotes() {
-		if err := roles.CheckLoss(r.c.Voting(ctx), p.Node, r.name); err != nil {
+		v := r.c.Voting(ctx)
+		if err := roles.CheckLoss(v, p.Node, r.name); err != nil {
 			return nil, err
 		}
+		left.voters = roles.VotersAfterLoss(v.MapVoters, p.Node, v.Leader, v.Reachable)
 	}
 	var keys *state.CandidateKeys
 	for i, step := range p.Steps {
@@ -244,8 +278,7 @@ func (r *run) commit(ctx context.Context, p roles.Plan, keys *state.CandidateKey
 	step := stepCommitted
 	u := r.update
 	u.Status, u.Step, u.Data = state.JobRunning, &step, data
-	v := r.c.Voting(ctx)
-	voters := roles.VotersAfterLoss(v.MapVoters, p.Node, v.Leader, v.Reachable)
+	voters := left.voters
 	var spread Spread
 	if p.Remove {
 		body := state.NodeRemove{Node: p.Node, Job: &u}
@@ -254,9 +287,6 @@ func (r *run) commit(ctx context.Context, p roles.Plan, keys *state.CandidateKey
 		}
 		spread, err = r.c.Change(ctx, state.KindNodeRemove, body, r.job.Actor, r.job.RequestID)
 	} else {
-		if !p.Demotes() {
-			voters = nil
-		}
 		body := p.Change(voters)
 		body.Keys, body.Candidate, body.Job = keys, left.Cert, &u
 		spread, err = r.c.Change(ctx, state.KindNodeChange, body, r.job.Actor, r.job.RequestID)
@@ -312,6 +342,8 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 			err = errors.Join(r.rotateGossip(ctx), r.c.Dismiss(ctx, &left.Node))
 		case roles.StepPool:
 			err = r.fillPool(ctx, left.Node.UUID)
+		case stepPromote:
+			err = r.promote(ctx, left.Node.UUID)
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -380,6 +412,9 @@ func (r *run) promote(ctx context.Context, id cluster.NodeID) error {
 		return err
 	}
 	left := resume{Op: r.op, Node: *r.c.State().Node(id)}
+	if err := r.awaitOut(ctx, id); err != nil {
+		return err
+	}
 	keys, der, err := r.createKeys(ctx, id)
 	if err != nil {
 		return err

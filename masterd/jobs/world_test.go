@@ -234,7 +234,7 @@ func (w *world) name(id cluster.NodeID) string {
 	return id.String()
 }
 
-func (w *world) Voting() roles.View {
+func (w *world) Voting(context.Context) roles.View {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v := roles.View{

@@ -131,7 +131,10 @@ func (d *draft) deriveMap(before *State) error {
 		if same, err := sameContent(m, before.headMap); err != nil || same {
 			return err
 		}
-		if m.Issued.Before(before.headMap.Issued) { // a leader's clock behind the one before it
+		// Clocks differ a little, and time on maps does not run back for that.
+		// By more it does: then the head was dated by a clock that was wrong, and
+		// nobody could sign anything before that time has come.
+		if ahead := before.headMap.Issued.Sub(m.Issued); ahead > 0 && ahead <= candmap.MaxSkew {
 			m.Issued = before.headMap.Issued
 		}
 	}
