@@ -9,6 +9,7 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/masterd/state"
+	"rolekey/masterd/state/statetest"
 )
 
 // TestReportTooLargeForOneEntry must not end the master, who would begin the
@@ -126,6 +127,15 @@ func TestG7MasterDiesAtAnyPoint(t *testing.T) {
 		"remove": {[]string{remove(3)}, func(w *world) error {
 			if w.node(3) != nil || !w.at(3).dismissed || !w.node(4).Flags.MasterCandidate || w.node(5).Flags.MasterCandidate {
 				return errors.New("not removed, not dismissed or not replaced")
+			}
+			return nil
+		}},
+		"new keys for a candidate that lost them": {[]string{rekey(2)}, func(w *world) error {
+			if n := w.node(2); !n.Flags.MasterCandidate || slices.Equal(n.Keys.Client, statetest.Keys(2, 1).Client) {
+				return errors.New("no candidate, or still with the old keys")
+			}
+			if w.node(4).Flags.MasterCandidate {
+				return errors.New("another node was promoted in its place")
 			}
 			return nil
 		}},

@@ -376,6 +376,9 @@ func (r *run) install(ctx context.Context, left *resume) error {
 }
 
 func (r *run) destroy(ctx context.Context, left *resume) error {
+	if n := r.c.State().Node(left.Node.UUID); n != nil && n.Flags.MasterCandidate {
+		return nil // an earlier master got as far as to give it new keys
+	}
 	reply, err := r.c.KeyDestroy(ctx, left.Node.UUID)
 	if err != nil {
 		return fmt.Errorf("node %s has not confirmed that its keys are destroyed; they open nothing any more: %w", left.Node.Name, err)

@@ -415,3 +415,7 @@ func remove(i int) string {
 func add(i int) string {
 	return fmt.Sprintf(`{"OP_ID":"OP_NODE_ADD","node_name":"%s"}`, statetest.Name(i))
 }
+
+func rekey(i int) string {
+	return fmt.Sprintf(`{"OP_ID":"%s","node_name":"%s"}`, OpNodeRekey, statetest.Name(i))
+}
