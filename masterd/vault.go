@@ -95,19 +95,19 @@ func (v *vault) openLocked(ctx seal.Context) error {
 	return nil
 }
 
-// ensure has keys in place, installs the certificate if there is one, and
-// returns the public halves. Calling it again changes nothing.
+// ensure returns the public halves of the keys. Without a certificate it has
+// keys in place; one that is given is installed, and must fit the keys that are
+// there. Calling it again changes nothing.
 func (v *vault) ensure(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	ctx := seal.Context{Cluster: r.Cluster, Node: r.Node, Incarnation: r.Incarnation}
-	if err := v.createLocked(ctx); err != nil {
-		return rpc.CandidateKeys{}, err
-	}
 	if len(r.Certificate) > 0 {
-		if err := v.installLocked(r); err != nil {
+		if err := v.installLocked(ctx, r.Certificate); err != nil {
 			return rpc.CandidateKeys{}, err
 		}
+	} else if err := v.createLocked(ctx); err != nil {
+		return rpc.CandidateKeys{}, err
 	}
 	return v.publicLocked(r)
 }
@@ -199,7 +199,7 @@ func readClient(ring *seal.Keyring, at paths.Layout) (*tls.Certificate, error) {
 	}
 	cert, err := pki.ParseCert(text)
 	if err != nil {
-		return nil, fmt.Errorf("read candidate certificate: %w", err)
+		return nil, fmt.Errorf("%w: %w", errUnfit, err)
 	}
 	secret, err := ring.OpenFile(at.CandidateKey(), purposeClientKey)
 	if err != nil {
@@ -211,45 +211,10 @@ func readClient(ring *seal.Keyring, at paths.Layout) (*tls.Certificate, error) {
 	}
 	pair, err := pki.NewPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("read candidate key: %w", err)
+		return nil, fmt.Errorf("%w: %w", errUnfit, err)
 	}
 	t := pair.TLS()
 	return &t, nil
-}
-
-// installLocked writes the certificate after checking that it is for this
-// node, this use and this key.
-func (v *vault) installLocked(r rpc.LocalKeysRequest) error {
-	cert, err := pki.ParseCertDER(r.Certificate)
-	if err != nil {
-		return fmt.Errorf("install candidate certificate: %w", err)
-	}
-	id, err := pki.Identify(cert)
-	if err != nil {
-		return fmt.Errorf("install candidate certificate: %w", err)
-	}
-	if id.Kind != pki.KindCandidate || id.Node != r.Node {
-		return cluster.Errorf(cluster.CodeIdentityMismatch, "install candidate certificate: it is a %s certificate of node %s", id.Kind, id.Node)
-	}
-	secret, err := v.ring.OpenFile(v.at.CandidateKey(), purposeClientKey)
-	if err != nil {
-		return fmt.Errorf("install candidate certificate: %w", err)
-	}
-	key, err := pki.ParseKey(secret)
-	if err != nil {
-		return fmt.Errorf("install candidate certificate: %w", err)
-	}
-	pair, err := pki.NewPair(cert, key)
-	if err != nil {
-		return fmt.Errorf("install candidate certificate: %w", err)
-	}
-	err = atomicfile.Write(v.at.CandidateCert(), pki.EncodeCert(r.Certificate), atomicfile.Options{Mode: 0o644, UID: -1, GID: -1, Sync: true})
-	if err != nil {
-		return fmt.Errorf("install candidate certificate: %w", err)
-	}
-	t := pair.TLS()
-	v.client = &t
-	return nil
 }
 
 func (v *vault) publicLocked(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
