@@ -187,6 +187,11 @@ func initRequest(h *host) rpc.InitRequest {
 func founded(t *testing.T) (*world, *host) {
 	t.Helper()
 	h := newHost(t)
+	return foundedOn(t, h), h
+}
+
+func foundedOn(t *testing.T, h *host) *world {
+	t.Helper()
 	h.masterd.start()
 	h.up()
 	if _, err := h.init(initRequest(h)); err != nil {
@@ -194,7 +199,7 @@ func founded(t *testing.T) (*world, *host) {
 	}
 	w := h.masterd.world
 	w.serve()
-	return w, h
+	return w
 }
 
 // joined adds a node to the cluster.

@@ -88,7 +88,11 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, log: d.log, now: d.cfg.now}
-	m.logins = &sessions{proc: "/proc", log: d.log, account: m.sshAccount, wake: make(chan struct{}, 1)}
+	m.logins = &sessions{
+		proc: "/proc", log: d.log, account: m.sshAccount, step: d.step, wake: make(chan struct{}, 1),
+		file: filepath.Join(d.cfg.Paths.NodeDir(), sweepFile),
+	}
+	m.logins.load()
 	if d.cfg.Paths.Root != "" {
 		m.logins.local = d.cfg.Addresses // other nodes share this machine
 	}

@@ -1,20 +1,11 @@
 package noded
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,6 +14,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/atomicfile"
 )
 
 // Sessions of sshd
@@ -35,7 +27,9 @@ import (
 //
 // A login may pass the key check right before authorized_keys is replaced, and
 // become a session after a sweep. Therefore sweeps go on until two in a row,
-// some time apart, find none.
+// some time apart, find none. Until then the addresses stand in a file, which is
+// written before the map is: a node that crashes does not load the map from
+// before, and so would not see once more that somebody lost authorization.
 
 const (
 	sessionPause = time.Second           // between sweeps that find none
@@ -49,8 +43,12 @@ type sessions struct {
 	local   []netip.Addr // where this node's sshd answers; empty: wherever this machine does
 	log     *zap.Logger
 	account func(ctx context.Context) (account string, port uint16, err error)
+	file    string                  // of the addresses that are left to sweep
+	step    func(name string) error // where tests make a crash
 
 	sweeping sync.Mutex
+	filing   sync.Mutex
+	filed    []netip.Prefix // what the file holds; under filing
 
 	mu      sync.Mutex
 	pending []netip.Prefix
@@ -92,10 +90,50 @@ func unauthorized(old, next *candmap.View) []netip.Prefix {
 	return from
 }
 
+// load takes up what a run before this one left to do.
+func (s *sessions) load() {
+	var left []netip.Prefix
+	if _, err := readStrict(s.file, &left); err != nil {
+		s.log.Error("SSH sessions of a revoked node may still run: what an earlier run left to end cannot be read", zap.Error(err))
+		s.filed = []netip.Prefix{{}} // differs from whatever is left: the next save replaces it
+		return
+	}
+	s.filed = left
+	s.add(left)
+}
+
+// save makes the file hold what is left to do.
+func (s *sessions) save() error {
+	s.filing.Lock()
+	defer s.filing.Unlock()
+	s.mu.Lock()
+	left := slices.Clone(s.pending)
+	s.mu.Unlock()
+	if slices.Equal(left, s.filed) {
+		return nil
+	}
+	var err error
+	if len(left) == 0 {
+		err = atomicfile.Remove(s.file)
+	} else {
+		err = writeJSON(s.file, left)
+	}
+	if err != nil {
+		return fmt.Errorf("note whose SSH sessions are to be ended: %w", err)
+	}
+	s.filed = left
+	return nil
+}
+
 // settle sweeps until one sweep finds nothing, before a map is acknowledged;
-// run does the rest.
+// run does the rest, in this run of the program or the next. No disk delays the
+// sweeps.
 func (s *sessions) settle(ctx context.Context) error {
 	defer poke(s.wake)
+	return errors.Join(s.clear(ctx), s.save())
+}
+
+func (s *sessions) clear(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, sessionLimit)
 	defer cancel()
 	for {
@@ -112,20 +150,38 @@ func (s *sessions) settle(ctx context.Context) error {
 // run sweeps until two sweeps in a row find nothing, whenever there is cause.
 func (s *sessions) run(ctx context.Context) error {
 	for {
-		found, err := s.sweep(ctx)
-		wait := sessionPause
-		switch {
-		case err != nil && ctx.Err() == nil:
-			s.log.Warn("SSH sessions of a revoked node may still run", zap.Error(err))
-		case found > 0:
-			wait = sessionRetry
-		case s.done():
-			wait = time.Hour
-		}
-		if err := pause(ctx, wait, s.wake); err != nil {
+		if err := pause(ctx, s.round(ctx), s.wake); err != nil {
 			return err
 		}
 	}
+}
+
+// round sweeps once, and returns when to do so again.
+func (s *sessions) round(ctx context.Context) time.Duration {
+	found, err := s.sweep(ctx)
+	switch {
+	case err != nil:
+		if ctx.Err() == nil {
+			s.log.Warn("SSH sessions of a revoked node may still run", zap.Error(err))
+		}
+	case found > 0:
+		s.again()
+		return sessionRetry
+	case s.done():
+		if err := s.save(); err != nil {
+			s.log.Warn("SSH sessions are ended, but will be looked for again", zap.Error(err))
+			return sshRound
+		}
+		return time.Hour
+	}
+	return sessionPause
+}
+
+// again starts counting anew.
+func (s *sessions) again() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clean = 0
 }
 
 // done counts a sweep that found nothing, and reports whether that is enough.
@@ -147,6 +203,9 @@ func (s *sessions) sweep(ctx context.Context) (found int, err error) {
 	s.mu.Unlock()
 	if len(from) == 0 {
 		return 0, nil
+	}
+	if err := s.step("sweep"); err != nil {
+		return 0, err
 	}
 	account, port, err := s.account(ctx)
 	if err != nil {
@@ -182,148 +241,4 @@ func (s *sessions) end(p process, list []process) {
 		_ = syscall.Kill(child.pid, sig) // it may end by itself at any time
 	}
 	_ = syscall.Kill(p.pid, syscall.SIGKILL)
-}
-
-// sshdTitle is how sshd names its processes that serve a connection; since 9.8
-// they are a program of their own.
-var sshdTitle = regexp.MustCompile(`^sshd(-session|-auth)?: `)
-
-// isSession reports whether a process serves the account, or a connection whose
-// login is not decided.
-func isSession(title, account string) bool {
-	rest := sshdTitle.ReplaceAllString(title, "")
-	if rest == title || strings.Contains(title, "[listener]") {
-		return false
-	}
-	name, _, _ := strings.Cut(rest, "@")
-	name, _, _ = strings.Cut(name, " ")
-	return name == account
-}
-
-// process is a running process.
-type process struct {
-	pid, parent int
-	title       string
-}
-
-func (s *sessions) processes() ([]process, error) {
-	entries, err := os.ReadDir(s.proc)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	var list []process
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		title, err1 := os.ReadFile(filepath.Join(s.proc, e.Name(), "cmdline"))
-		stat, err2 := os.ReadFile(filepath.Join(s.proc, e.Name(), "stat"))
-		if errors.Join(err1, err2) != nil {
-			continue // it has ended
-		}
-		title = bytes.TrimRight(bytes.ReplaceAll(title, []byte{0}, []byte{' '}), " ")
-		list = append(list, process{pid, parentOf(stat), string(title)})
-	}
-	return list, nil
-}
-
-// parentOf reads proc(5)'s stat, in which the name may hold anything.
-func parentOf(stat []byte) int {
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 2 {
-		return 0
-	}
-	n, _ := strconv.Atoi(fields[1])
-	return n
-}
-
-func descendants(pid int, list []process) []process {
-	var found []process
-	for _, p := range list {
-		if p.parent == pid {
-			found = append(append(found, p), descendants(p.pid, list)...)
-		}
-	}
-	return found
-}
-
-// holds reports whether a process has one of the sockets open.
-func (s *sessions) holds(pid int, inodes map[string]bool) bool {
-	dir := filepath.Join(s.proc, strconv.Itoa(pid), "fd")
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return false
-	}
-	for _, e := range entries {
-		target, err := os.Readlink(filepath.Join(dir, e.Name()))
-		if err == nil && inodes[target] {
-			return true
-		}
-	}
-	return false
-}
-
-// connections lists the sockets of established connections to the port from
-// the addresses, as links in /proc name them.
-func (s *sessions) connections(port uint16, from []netip.Prefix) (map[string]bool, error) {
-	found := map[string]bool{}
-	for _, name := range []string{"tcp", "tcp6"} {
-		f, err := os.Open(filepath.Join(s.proc, "net", name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // a machine without IPv6
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list connections: %w", err)
-		}
-		scan := bufio.NewScanner(f)
-		for scan.Scan() {
-			if c, ok := parseConnection(scan.Text()); ok && c.local.Port() == port && s.concerns(c, from) {
-				found["socket:["+c.inode+"]"] = true
-			}
-		}
-		if err := errors.Join(scan.Err(), f.Close()); err != nil {
-			return nil, fmt.Errorf("list connections: %w", err)
-		}
-	}
-	return found, nil
-}
-
-func (s *sessions) concerns(c connection, from []netip.Prefix) bool {
-	here := len(s.local) == 0 || slices.Contains(s.local, c.local.Addr())
-	return here && slices.ContainsFunc(from, func(p netip.Prefix) bool { return p.Contains(c.remote.Addr()) })
-}
-
-type connection struct {
-	local, remote netip.AddrPort
-	inode         string
-}
-
-// parseConnection reads a line of proc(5)'s net/tcp that tells of an
-// established connection.
-func parseConnection(line string) (connection, bool) {
-	const established = "01"
-	f := strings.Fields(line)
-	if len(f) < 10 || f[3] != established {
-		return connection{}, false
-	}
-	local, ok1 := parseEndpoint(f[1])
-	remote, ok2 := parseEndpoint(f[2])
-	return connection{local, remote, f[9]}, ok1 && ok2
-}
-
-// parseEndpoint reads an address whose words of four bytes are in the order of
-// the machine: little-endian, wherever this program is built for.
-func parseEndpoint(text string) (netip.AddrPort, bool) {
-	addr, port, ok := strings.Cut(text, ":")
-	b, err := hex.DecodeString(addr)
-	n, perr := strconv.ParseUint(port, 16, 16)
-	if !ok || err != nil || perr != nil || len(b)%4 != 0 {
-		return netip.AddrPort{}, false
-	}
-	for i := 0; i < len(b); i += 4 {
-		slices.Reverse(b[i : i+4])
-	}
-	a, ok := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(a.Unmap(), uint16(n)), ok
 }

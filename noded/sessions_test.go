@@ -2,12 +2,17 @@ package noded
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -56,10 +61,15 @@ func newSession(t *testing.T, l net.Listener, title string, from netip.Addr) *se
 
 func (s *session) alive() bool { return s.cmd.Process.Signal(syscall.Signal(0)) == nil }
 
-func newSweeper(l net.Listener) *sessions {
-	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+// newSweeper looks for sessions of l's port, or of port 22.
+func newSweeper(t *testing.T, l net.Listener) *sessions {
+	port := uint16(22)
+	if l != nil {
+		port = l.Addr().(*net.TCPAddr).AddrPort().Port()
+	}
 	return &sessions{
 		proc: "/proc", log: zap.NewNop(), wake: make(chan struct{}, 1),
+		file: filepath.Join(t.TempDir(), sweepFile), step: func(string) error { return nil },
 		account: func(context.Context) (string, uint16, error) { return "alice", port, nil },
 	}
 }
@@ -83,7 +93,7 @@ func TestG4SessionsEnd(t *testing.T) {
 		newSession(t, l, "sshd: alice [listener] 0 of 10", revoked),
 		newSession(t, l, "rsync: alice@pts/0", revoked),
 	}
-	s := newSweeper(l)
+	s := newSweeper(t, l)
 	s.add([]netip.Prefix{ended[0].from})
 	if err := s.settle(t.Context()); err != nil {
 		t.Fatal(err)
@@ -109,7 +119,7 @@ func TestSessionsOfOtherAddress(t *testing.T) {
 	}
 	defer l.Close()
 	other := newSession(t, l, "sshd: alice@pts/0", netip.MustParseAddr("127.66.0.1"))
-	s := newSweeper(l)
+	s := newSweeper(t, l)
 	s.local = []netip.Addr{netip.MustParseAddr("127.0.0.9")}
 	s.add([]netip.Prefix{other.from})
 	if n, err := s.sweep(t.Context()); n != 0 || err != nil {
@@ -127,9 +137,103 @@ func TestSweepsEnd(t *testing.T) {
 	if s.done() {
 		t.Error("one sweep is enough")
 	}
+	if s.again(); s.done() {
+		t.Error("two sweeps that are not in a row are enough")
+	}
 	s.add([]netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")})
 	if s.done() || !s.done() || len(s.pending) != 0 {
 		t.Errorf("after two clean sweeps: %v", s.pending)
+	}
+}
+
+// TestG4SessionsAfterCrash: a node that crashes after authorized_keys and the
+// map were written, and before it ended the sessions, ends them when it starts.
+func TestG4SessionsAfterCrash(t *testing.T) {
+	t.Parallel()
+	first := newHost(t)
+	l, err := net.Listen("tcp", netip.AddrPortFrom(first.addr(), 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	first.cfg.Ports.SSH = l.Addr().(*net.TCPAddr).AddrPort().Port()
+	w := foundedOn(t, first)
+	second := joined(t, w)
+	w.promote(second, true)
+	id := first.member().id.Node
+	w.mustPush(id)
+	set, err := first.d.ssh.get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := newSession(t, l, "sshd: "+set.account.Name+"@pts/0", second.addr())
+
+	crashed := errors.New("crash")
+	first.upWith(func(step string) error {
+		if step == "sweep" {
+			return crashed
+		}
+		return nil
+	})
+	w.demote(second.member().id.Node)
+	if ack := w.mustPush(id); !ack.Durable || len(ack.Problems) != 1 || !strings.Contains(ack.Problems[0], "crash") {
+		t.Fatalf("ack %+v", ack)
+	}
+	if strings.Contains(first.authorizedKeys(), second.member().id.Node.String()) || !open.alive() {
+		t.Fatal("the crash did not come between authorized_keys and the sweep")
+	}
+	first.up()
+	select {
+	case <-open.exited:
+	case <-time.After(patience):
+		t.Error("the session goes on after the restart")
+	}
+}
+
+// What is left to sweep survives until two sweeps in a row found nothing.
+func TestSweepFile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSweeper(t, nil)
+		s.proc = t.TempDir()
+		found := errors.New("crash")
+		s.step = func(string) error { return found }
+		want := netip.MustParsePrefix("192.0.2.1/32")
+		s.add([]netip.Prefix{want})
+		if err := s.settle(t.Context()); !errors.Is(err, found) {
+			t.Fatal(err)
+		}
+		next := newSweeper(t, nil)
+		next.proc, next.file = s.proc, s.file
+		next.load()
+		if !slices.Equal(next.pending, []netip.Prefix{want}) {
+			t.Fatalf("after a crash: %v", next.pending)
+		}
+		sweeps := 0
+		next.step = func(string) error {
+			if sweeps++; !exists(s.file) {
+				t.Errorf("before sweep %d the file is gone", sweeps)
+			}
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := next.run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if sweeps != 2 || exists(s.file) {
+			t.Errorf("after %d sweeps the file is there: %v", sweeps, exists(s.file))
+		}
+	})
+}
+
+func TestSweepFileDamaged(t *testing.T) {
+	s := newSweeper(t, nil)
+	s.proc = t.TempDir()
+	write(t, s.file, []byte("junk"))
+	s.load()
+	if s.round(t.Context()); exists(s.file) {
+		t.Error("a file that cannot be read is kept")
 	}
 }
 
