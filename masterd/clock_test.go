@@ -42,12 +42,12 @@ func TestG7ClockJumps(t *testing.T) {
 			wrong = jump
 			time.Sleep(time.Second)
 			if got := c.now(); !got.Equal(time.Now()) {
-				t.Errorf("wall clock off by %s: leads with %s off", jump, got.Sub(time.Now()))
+				t.Errorf("wall clock off by %s: leads with %s off", jump, time.Until(got))
 			}
 		}
 		wrong = drift / 2
 		if got := c.now(); !got.Equal(time.Now().Add(drift / 2)) {
-			t.Errorf("a small correction is not followed: %s off", got.Sub(time.Now()))
+			t.Errorf("a small correction is not followed: %s off", time.Until(got))
 		}
 	})
 }

@@ -129,6 +129,7 @@ const (
 // leader can still commit: a follower hears of no commit after its transport
 // has closed, and would wait in vain while its keys are to be destroyed.
 func (n *Node) settle() {
+	// why-sleep: raft tells nobody when it has applied an entry.
 	for end := time.Now().Add(settleLimit); time.Now().Before(end); time.Sleep(settlePause) {
 		s := n.raft.Stats()
 		settled := s["last_log_index"] == s["commit_index"] || n.raft.State() != raft.Leader

@@ -120,8 +120,10 @@ func nodeRekey(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessag
 	p := roles.Plan{
 		Node: n.UUID, Name: n.Name, OldFlags: n.Flags, NewFlags: n.Flags, OldRole: s.Role(n.UUID), NewRole: cluster.RoleRegular,
 		Steps: []roles.Step{
-			{Kind: roles.StepCommit, Node: n.UUID}, {Kind: roles.StepPublish, Node: n.UUID},
-			{Kind: roles.StepKeysDestroy, Node: n.UUID, MayFail: true}, {Kind: stepPromote, Node: n.UUID},
+			{Kind: roles.StepCommit, Node: n.UUID},
+			{Kind: roles.StepPublish, Node: n.UUID},
+			{Kind: roles.StepKeysDestroy, Node: n.UUID, MayFail: true},
+			{Kind: stepPromote, Node: n.UUID},
 		},
 	}
 	p.NewFlags.MasterCandidate = false

@@ -1,0 +1,169 @@
+package verify
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+	"rolekey/masterd/state/statetest"
+	"rolekey/rpc"
+)
+
+// field is a cluster as verify meets it: node 1 is master, 2 and 3 are
+// candidates, 4 is regular, 5 offline and 6 drained.
+type field struct {
+	t       *testing.T
+	lab     *statetest.Lab
+	held    *candmap.Verified
+	answers map[cluster.NodeID]*rpc.NodeState
+	errs    map[cluster.NodeID]error
+	logins  func(from, to cluster.NodeID) string
+	late    func(node cluster.NodeID, a *rpc.NodeState) // changes an answer while it is given
+	opts    string
+	lines   []string
+}
+
+func newField(t *testing.T) *field {
+	t.Helper()
+	lab := statetest.New(t)
+	for i := 2; i <= 6; i++ {
+		lab.Add(i)
+	}
+	lab.Promote(2)
+	lab.Promote(3)
+	lab.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{CandidatePoolSize: new(3)}})
+	lab.Do(state.KindNodeChange, state.NodeChange{Node: statetest.ID(5), Flags: &state.FlagPatch{Offline: new(true)}})
+	lab.Do(state.KindNodeChange, state.NodeChange{Node: statetest.ID(6), Flags: &state.FlagPatch{Drained: new(true)}})
+	f := &field{
+		t: t, lab: lab, errs: map[cluster.NodeID]error{}, opts: `{"error_codes":true}`,
+		logins: func(cluster.NodeID, cluster.NodeID) string { return "" },
+	}
+	f.publish()
+	return f
+}
+
+// publish makes the head of the chain the map that is held, and all nodes hold
+// it too.
+func (f *field) publish() {
+	f.t.Helper()
+	f.held = f.verified()
+	f.answers = map[cluster.NodeID]*rpc.NodeState{}
+	for _, n := range f.lab.S.SortedNodes() {
+		f.answers[n.UUID] = f.clean(n)
+	}
+}
+
+func (f *field) verified() *candmap.Verified {
+	f.t.Helper()
+	e := f.lab.S.Head()
+	env := candmap.Envelope{PayloadType: candmap.MapType, Payload: e.Payload}
+	for _, id := range f.lab.S.Voters() {
+		sig, err := candmap.Sign(f.key(f.lab.S.Node(id)), candmap.MapType, e.Payload)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		env = candmap.Merge(env, sig)
+	}
+	v, err := candmap.Genesis(env, e.Hash)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return v
+}
+
+// key finds the private half of a node's signing key: statetest makes it from
+// a number.
+func (f *field) key(n *state.Node) ed25519.PrivateKey {
+	for gen := range 1000 {
+		seed := cluster.DigestOf(fmt.Appendf(nil, "seed of %d", int(n.UUID[7])<<16+gen))
+		k := ed25519.NewKeyFromSeed(seed[:])
+		if slices.Equal([]byte(n.Keys.Signing), k.Public().(ed25519.PublicKey)) { //nolint:forcetypeassert // documented
+			return k
+		}
+	}
+	f.t.Fatalf("no key for %s", n.Name)
+	return nil
+}
+
+// clean is what a node says when all is well.
+func (f *field) clean(n *state.Node) *rpc.NodeState {
+	year := f.lab.Now.Add(365 * 24 * time.Hour)
+	a := &rpc.NodeState{
+		Node: n.UUID, Name: n.Name, Time: f.lab.Now, Version: f.held.At(), Hash: f.held.Hash, Roster: f.held.Roster,
+		LeaseSeconds: f.held.LeaseSeconds, Policy: f.held.Policy, Fresh: true, Server: n.Server[0], Identity: n.Identity[0],
+		ServerEnds: year, IdentityEnds: year, SSHSetup: true, Authorized: f.authorized(),
+	}
+	if n.Keys != nil {
+		a.Client, a.MasterKeys, a.PrivateKey, a.PublicKey = n.Keys.Client, true, true, &n.Keys.SSH[0]
+	}
+	return a
+}
+
+func (f *field) authorized() (keys []cluster.SSHKey) {
+	for _, c := range f.held.Candidates {
+		if f.held.SSHReach == cluster.ReachCandidates || c.UUID == f.held.Master {
+			keys = append(keys, c.SSH...)
+		}
+	}
+	return keys
+}
+
+func (f *field) at(i int) *rpc.NodeState { return f.answers[statetest.ID(i)] }
+
+func (f *field) node(i int) *state.Node { return f.lab.S.Node(statetest.ID(i)) }
+
+// State implements Asker.
+func (f *field) State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error) {
+	if err := f.errs[node]; err != nil {
+		return rpc.NodeState{}, err
+	}
+	a := f.answers[node]
+	if a == nil { // it never answers
+		<-ctx.Done()
+		return rpc.NodeState{}, ctx.Err()
+	}
+	answer := *a
+	if f.late != nil {
+		f.late(node, &answer)
+	}
+	return answer, nil
+}
+
+// SSHProbe implements Asker.
+func (f *field) SSHProbe(_ context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error) {
+	if f.logins == nil {
+		return rpc.SSHProbeReply{}, errors.New("no answer")
+	}
+	var reply rpc.SSHProbeReply
+	for _, target := range r.Targets {
+		reply.Results = append(reply.Results, rpc.SSHProbeResult{Node: target.Node, Error: f.logins(node, target.Node)})
+	}
+	return reply, nil
+}
+
+// run verifies and returns the verdict and the lines of errors and warnings.
+func (f *field) run() (bool, []string) {
+	f.t.Helper()
+	f.lines = nil
+	var bad []string
+	ok, err := Run(f.t.Context(), f, func() (*state.State, *candmap.Verified) { return f.lab.S, f.held }, json.RawMessage(f.opts),
+		func() time.Time { return f.lab.Now }, func(line string) {
+			f.lines = append(f.lines, line)
+			if strings.HasPrefix(line, "  - ") && !strings.HasPrefix(line, "  - NOTICE") {
+				bad = append(bad, line)
+			}
+		})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return ok, bad
+}
