@@ -91,6 +91,7 @@ func serve(ctx context.Context, cfg masterd.Config, stderr io.Writer) error {
 	log := newLog(stderr, cfg.LogLevel)
 	cfg.Log = log
 	log.Info("starting", zap.String("version", buildinfo.Version()))
+	defer hearHangups(log)()
 	err := masterd.New(cfg).Run(ctx, func() { ready(log) })
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
 		log.Info("stopped")
@@ -100,6 +101,25 @@ func serve(ctx context.Context, cfg masterd.Config, stderr io.Writer) error {
 		return errors.New("the daemon ended by itself")
 	}
 	return err
+}
+
+// hearHangups keeps SIGHUP, by which the service manager reloads, from ending
+// the daemon. There is nothing to reload: what can change is replicated.
+func hearHangups(log *zap.Logger) (stop func()) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range hup {
+			log.Info("nothing to reload: a changed masterd.toml needs a restart")
+		}
+	}()
+	return func() {
+		signal.Stop(hup)
+		close(hup)
+		<-ended
+	}
 }
 
 func ready(log *zap.Logger) {

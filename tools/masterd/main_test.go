@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -91,12 +92,16 @@ func TestLife(t *testing.T) {
 	defer l.Close()
 	cmd := exec.Command(os.Args[0], "--root", at.Root)
 	cmd.Env = append(os.Environ(), playEnv+"=1", "NOTIFY_SOCKET="+notify)
-	var log bytes.Buffer
-	cmd.Stderr = &log
+	lines, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill() //nolint:errcheck // it has ended, unless the test failed
+	var log bytes.Buffer
+	scan := bufio.NewScanner(io.TeeReader(lines, &log))
 	told := make([]byte, 64)
 	if err := l.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
@@ -113,8 +118,17 @@ func TestLife(t *testing.T) {
 	if core := limit(t, cmd.Process.Pid, "Max core file size"); core != "0 0 bytes" {
 		t.Errorf("core files: %s", core)
 	}
+	// A reload, as the service manager orders it, ends nothing.
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if !scanFor(scan, `"msg":"nothing to reload`) {
+		t.Fatalf("after SIGHUP; log:\n%s", log.String())
+	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
+	}
+	for scan.Scan() { // to the end, before Wait
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("after SIGTERM: %v; log:\n%s", err, log.String())
@@ -128,6 +142,16 @@ func TestLife(t *testing.T) {
 	if !strings.Contains(log.String(), `"msg":"stopped"`) {
 		t.Errorf("log:\n%s", log.String())
 	}
+}
+
+// scanFor reads lines until one has the text; false at the end.
+func scanFor(scan *bufio.Scanner, text string) bool {
+	for scan.Scan() {
+		if strings.Contains(scan.Text(), text) {
+			return true
+		}
+	}
+	return false
 }
 
 // limit reads a line of /proc/PID/limits.
