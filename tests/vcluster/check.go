@@ -205,17 +205,19 @@ func (n *Node) Authorized() ([]string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	return keysIn(text), err
+}
+
+// keysIn lists the blobs of the keys in a text in the form of authorized_keys.
+func keysIn(text []byte) []string {
 	var keys []string
-	for err == nil && len(bytes.TrimSpace(text)) > 0 {
-		var key ssh.PublicKey
-		if key, _, _, text, err = ssh.ParseAuthorizedKey(text); err == nil {
-			keys = append(keys, string(key.Marshal()))
+	for {
+		key, _, _, rest, err := ssh.ParseAuthorizedKey(text)
+		if err != nil { // nothing but comments is left
+			return keys
 		}
+		keys, text = append(keys, string(key.Marshal())), rest
 	}
-	if err != nil && !strings.Contains(err.Error(), "no key found") { // only comments are left
-		return nil, err
-	}
-	return keys, nil
 }
 
 // CheckForks fails the test if any node keeps evidence of two maps of one

@@ -78,11 +78,11 @@ type Cluster struct {
 
 // Run makes a bubble with a cluster of n nodes that has settled, runs the
 // scenario in it, and checks in the end that nothing is left half done.
-func Run(t *testing.T, n int, o Options, scenario func(c *Cluster)) {
+func Run(t *testing.T, n int, o Options, scenario func(t *testing.T, c *Cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := New(t, n, o)
-		scenario(c)
+		scenario(t, c)
 		c.Settle()
 		c.CheckForks()
 	})

@@ -3,7 +3,7 @@ package vcluster
 import "testing"
 
 func TestFirst(t *testing.T) {
-	Run(t, 5, Options{}, func(c *Cluster) {
+	Run(t, 5, Options{}, func(t *testing.T, c *Cluster) {
 		t.Logf("settled at %v", c.Now())
 	})
 }

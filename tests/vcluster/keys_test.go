@@ -17,7 +17,7 @@ func (n *Node) clean() error {
 // TestG5CrashBeforeDestruction kills a node at every moment of its demotion.
 // Once it is back its keys are gone, however young they were.
 func TestG5CrashBeforeDestruction(t *testing.T) {
-	Run(t, 4, Options{}, func(c *Cluster) {
+	Run(t, 4, Options{}, func(t *testing.T, c *Cluster) {
 		target := c.Node(4)
 		for k, over := 0, false; !over; k++ {
 			c.Must(Candidate(target, true))
@@ -41,7 +41,7 @@ func TestG5CrashBeforeDestruction(t *testing.T) {
 // keys and the commit. Nothing is authorized by them, and after some minutes
 // they are gone.
 func TestG5InterruptedPromotion(t *testing.T) {
-	Run(t, 2, Options{Pool: 1, Lease: time.Minute}, func(c *Cluster) {
+	Run(t, 2, Options{Pool: 1, Lease: time.Minute}, func(t *testing.T, c *Cluster) {
 		target := c.Node(2)
 		for k := range moments[true] {
 			c.Pass(c.opts.Lease) // the master's beacons keep a connection to every node
@@ -67,7 +67,7 @@ func TestG5InterruptedPromotion(t *testing.T) {
 // no keys any more soon after it is back, and may do nothing until it is set
 // online and promoted again.
 func TestG5OfflineCandidate(t *testing.T) {
-	Run(t, 4, Options{}, func(c *Cluster) {
+	Run(t, 4, Options{}, func(t *testing.T, c *Cluster) {
 		gone := c.Node(3)
 		loot := gone.Steal()
 		gone.PowerOff()

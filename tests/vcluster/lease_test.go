@@ -31,7 +31,7 @@ func (c *Cluster) stamp() rpc.Stamp {
 // node obeys the master until its lease ends and not a moment longer; when the
 // network heals it obeys the new one.
 func TestG4CutOffStrict(t *testing.T) {
-	Run(t, 5, Options{}, func(c *Cluster) {
+	Run(t, 5, Options{}, func(t *testing.T, c *Cluster) {
 		old, node := c.Master(), c.Node(5)
 		master, s := old.Steal(), c.stamp()
 		c.must(master.order(node, s))
@@ -60,7 +60,7 @@ func TestG4CutOffStrict(t *testing.T) {
 // TestG4CutOffBestEffort: under this policy a node that is cut off serves on,
 // and the report of a change says that there is no bound.
 func TestG4CutOffBestEffort(t *testing.T) {
-	Run(t, 5, Options{Policy: cluster.PolicyBestEffort}, func(c *Cluster) {
+	Run(t, 5, Options{Policy: cluster.PolicyBestEffort}, func(t *testing.T, c *Cluster) {
 		master, node := c.Master(), c.Node(5)
 		other := c.Node(3)
 		if other == master {
@@ -101,7 +101,7 @@ func checkUnreachable(t *testing.T, j *state.Job, n *Node, rpcBound, sshBound bo
 // is cut off trusts the candidate for no longer than the report says; the one
 // that was down serves the candidate at no moment of its return (W3).
 func TestG4MissedDemotion(t *testing.T) {
-	Run(t, 5, Options{}, func(c *Cluster) {
+	Run(t, 5, Options{}, func(t *testing.T, c *Cluster) {
 		c.Must(Candidate(c.Node(4), true))
 		c.Settle()
 		candidate, cut, down := c.Node(4), c.Node(5), c.Node(3)
@@ -147,7 +147,7 @@ func (c *Cluster) refusedInTime(j *state.Job, loot *Loot, n *Node) {
 // TestG7YearOff turns all machines off for a year. They start again without
 // anybody's help, and their certificates are renewed in time.
 func TestG7YearOff(t *testing.T) {
-	Run(t, 4, Options{}, func(c *Cluster) {
+	Run(t, 4, Options{}, func(t *testing.T, c *Cluster) {
 		for _, n := range c.Nodes {
 			n.Crash()
 		}
@@ -163,7 +163,7 @@ func TestG7YearOff(t *testing.T) {
 
 // TestG7YearOffOneByOne is the same with machines that come back an hour apart.
 func TestG7YearOffOneByOne(t *testing.T) {
-	Run(t, 4, Options{Lease: 10 * time.Minute}, func(c *Cluster) {
+	Run(t, 4, Options{Lease: 10 * time.Minute}, func(t *testing.T, c *Cluster) {
 		for _, n := range c.Nodes {
 			n.Crash()
 		}

@@ -24,7 +24,6 @@ type Loot struct {
 	Signing ed25519.PrivateKey // of maps and beacons
 
 	c      *Cluster
-	from   *Node
 	caller *rpc.Client
 }
 
@@ -43,16 +42,24 @@ func (n *Node) Steal() *Loot {
 	n.c.must(err)
 	ring, err := seal.Open(n.at.Keyring(), seal.Context{Cluster: v.Cluster, Node: v.Node, Incarnation: v.Incarnation})
 	n.c.must(err)
-	l := &Loot{c: n.c, from: n}
+	text, err := os.ReadFile(n.at.CandidateCert())
+	n.c.must(err)
+	secret, err := ring.OpenFile(n.at.CandidateKey(), "candidate-key")
+	n.c.must(err)
+	cert, err := pairOf(text, secret)
+	n.c.must(err)
+	l := n.thief(cert)
 	seed, err := ring.OpenFile(n.at.SigningKey(), "signing-key")
 	n.c.must(err)
 	l.Signing = ed25519.NewKeyFromSeed(seed.Reveal())
-	secret, err := ring.OpenFile(n.at.CandidateKey(), "candidate-key")
-	n.c.must(err)
-	text, err := os.ReadFile(n.at.CandidateCert())
-	n.c.must(err)
-	l.Client, err = pairOf(text, secret)
-	n.c.must(err)
+	return l
+}
+
+// thief makes calls with a certificate from the node's address.
+func (n *Node) thief(cert *tls.Certificate) *Loot {
+	n.c.t.Helper()
+	l := &Loot{c: n.c, Client: cert}
+	var err error
 	l.caller, err = rpc.NewClient(rpc.ClientConfig{
 		Certificate: func() (*tls.Certificate, error) { return l.Client, nil },
 		Dial: func(ctx context.Context, _ netip.Addr, to netip.AddrPort) (net.Conn, error) {

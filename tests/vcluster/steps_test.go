@@ -53,7 +53,7 @@ func TestG7EveryStep(t *testing.T) {
 	for _, who := range []string{"master", "target", "voter"} {
 		for what, disturb := range disturbances {
 			t.Run(who+"/"+what, func(t *testing.T) {
-				Run(t, 4, Options{}, func(c *Cluster) { everyStep(c, who, disturb) })
+				Run(t, 4, Options{}, func(_ *testing.T, c *Cluster) { everyStep(c, who, disturb) })
 			})
 		}
 	}
