@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/netip"
 
+	"github.com/hashicorp/raft"
+
 	"rolekey/cluster"
 	"rolekey/masterd/consensus"
 	"rolekey/masterd/keyserver"
@@ -77,19 +79,32 @@ func (m *member) serveRaft(ctx context.Context, q *rpc.Request) (any, error) {
 	if c == nil || !c.Voter {
 		return nil, cluster.Errorf(cluster.CodeNotMaster, "raft messages are taken from voters of the map only")
 	}
-	body, err := io.ReadAll(q.HTTP.Body)
+	message, err := readMessage(consensus.ServerID(c.UUID, c.Incarnation), q.Arg(), q.HTTP.Body)
 	if err != nil {
 		return nil, err
 	}
-	message := q.Arg()
-	if s, ok := position(message, body); ok {
-		m.seen.note(c.UUID, s)
+	if term, index, ok := message.Position(); ok {
+		m.seen.note(c.UUID, rpc.Seen{Term: term, Index: index})
 	}
-	answer, err := m.node.Handle(ctx, consensus.ServerID(c.UUID, c.Incarnation), message, body)
+	answer, err := m.node.Handle(ctx, message)
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		err = cluster.Errorf(cluster.CodeUnavailable, "raft did not answer in time")
 	}
 	return answer, err
+}
+
+// readMessage bounds what is read by what the message may need: only a snapshot
+// is large.
+func readMessage(from raft.ServerID, name string, body io.Reader) (*consensus.Message, error) {
+	limit := consensus.MaxBody(name)
+	b, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, cluster.Errorf(cluster.CodeTooLarge, "raft message %.40q is over %d bytes", name, limit)
+	}
+	return consensus.Decode(from, name, b)
 }
 
 func (m *member) serveSeen(_ context.Context, q *rpc.Request) (any, error) {

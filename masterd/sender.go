@@ -65,31 +65,6 @@ func (b *seenBook) of(node cluster.NodeID) rpc.Seen {
 	return b.last[node]
 }
 
-// position reads off a raft message how far its sender's log reaches. Only
-// what the sender has on its disk counts.
-func position(message string, body []byte) (rpc.Seen, bool) {
-	var m struct {
-		Message struct {
-			Term         uint64
-			LastLogIndex uint64
-			LastLogTerm  uint64
-			PrevLogEntry uint64
-			Entries      []struct{ Index uint64 }
-		} `json:"message"`
-	}
-	switch message {
-	case consensus.MessageRequestVote:
-		if json.Unmarshal(body, &m) == nil {
-			return rpc.Seen{Term: m.Message.LastLogTerm, Index: m.Message.LastLogIndex}, true
-		}
-	case consensus.MessageAppendEntries:
-		if json.Unmarshal(body, &m) == nil && m.Message.PrevLogEntry > 0 {
-			return rpc.Seen{Term: m.Message.Term, Index: m.Message.PrevLogEntry + uint64(len(m.Message.Entries))}, true
-		}
-	}
-	return rpc.Seen{}, false
-}
-
 // sender carries raft messages over the RPC gate.
 type sender struct{ client *rpc.Client }
 

@@ -1,47 +1,42 @@
 package masterd
 
 import (
-	"encoding/json"
 	"testing"
-
-	"github.com/hashicorp/raft"
 
 	"rolekey/candmap"
 	"rolekey/candmap/candmaptest"
 	"rolekey/cluster"
 	"rolekey/masterd/consensus"
+	"rolekey/masterd/state"
 	"rolekey/rpc"
 )
 
-func raftMessage(t *testing.T, m any) []byte {
-	t.Helper()
-	b, err := json.Marshal(map[string]any{"message": m})
-	if err != nil {
-		t.Fatal(err)
+// spaces is a body without end; it counts what is read.
+type spaces struct{ read int }
+
+func (s *spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
 	}
-	return b
+	s.read += len(p)
+	return len(p), nil
 }
 
-// TestG3Position: what a message tells of its sender's disk.
-func TestG3Position(t *testing.T) {
-	for _, c := range []struct {
-		name, message string
-		body          []byte
-		want          rpc.Seen
-		ok            bool
-	}{
-		{"vote", consensus.MessageRequestVote, raftMessage(t, &raft.RequestVoteRequest{Term: 9, LastLogIndex: 40, LastLogTerm: 7}), rpc.Seen{Term: 7, Index: 40}, true},
-		{"entries", consensus.MessageAppendEntries, raftMessage(t, &raft.AppendEntriesRequest{Term: 9, PrevLogEntry: 40, Entries: []*raft.Log{{Index: 41}, {Index: 42}}}), rpc.Seen{Term: 9, Index: 42}, true},
-		{"empty entries", consensus.MessageAppendEntries, raftMessage(t, &raft.AppendEntriesRequest{Term: 9, PrevLogEntry: 40}), rpc.Seen{Term: 9, Index: 40}, true},
-		{"heartbeat", consensus.MessageAppendEntries, raftMessage(t, &raft.AppendEntriesRequest{Term: 9}), rpc.Seen{}, false},
-		{"pre-vote", consensus.MessageRequestPreVote, raftMessage(t, &raft.RequestPreVoteRequest{Term: 9}), rpc.Seen{}, false},
-		{"snapshot", consensus.MessageInstallSnapshot, raftMessage(t, &raft.InstallSnapshotRequest{Term: 9}), rpc.Seen{}, false},
-		{"junk", consensus.MessageRequestVote, []byte("x"), rpc.Seen{}, false},
-		{"nothing", consensus.MessageAppendEntries, nil, rpc.Seen{}, false},
-	} {
-		if got, ok := position(c.message, c.body); got != c.want || ok != c.ok {
-			t.Errorf("%s: %+v, %t, want %+v, %t", c.name, got, ok, c.want, c.ok)
+// TestRaftMessagesAreBounded: a voter may send many at once, and only a
+// snapshot needs room.
+func TestRaftMessagesAreBounded(t *testing.T) {
+	for _, name := range []string{consensus.MessageAppendEntries, consensus.MessageRequestVote, consensus.MessageTimeoutNow, "x", ""} {
+		body := &spaces{}
+		_, err := readMessage("peer", name, body)
+		if cluster.CodeOf(err) != cluster.CodeTooLarge {
+			t.Errorf("%q: a message without end: %v", name, err)
 		}
+		if body.read > 64<<20 {
+			t.Errorf("%q: %d bytes were read", name, body.read)
+		}
+	}
+	if got := consensus.MaxBody(consensus.MessageInstallSnapshot); got < state.MaxSnapshot/3*4 {
+		t.Errorf("the largest snapshot does not fit into %d bytes", got)
 	}
 }
 

@@ -64,7 +64,7 @@ func (p port) Send(ctx context.Context, to raft.ServerID, message string, body [
 	if n == nil {
 		return nil, errors.New("connection refused")
 	}
-	return n.Handle(ctx, p.from, message, body)
+	return handle(ctx, n, p.from, message, body)
 }
 
 // hangDisk is a disk in memory that can be made to hang: every write then

@@ -167,9 +167,9 @@ func (n *Node) Leader() raft.ServerID {
 // stops; only the newest value is kept.
 func (n *Node) Leadership() <-chan bool { return n.raft.LeaderCh() }
 
-// Handle passes a message that came from the named server.
-func (n *Node) Handle(ctx context.Context, from raft.ServerID, message string, body []byte) ([]byte, error) {
-	return n.transport.Handle(ctx, from, message, body)
+// Handle gives a message to raft and returns the encoded answer.
+func (n *Node) Handle(ctx context.Context, m *Message) ([]byte, error) {
+	return n.transport.Handle(ctx, m)
 }
 
 // Propose commits one command that is derived from the newest state and

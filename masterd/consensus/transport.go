@@ -12,7 +12,6 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"rolekey/cluster"
 	"rolekey/masterd/state"
 )
 
@@ -185,21 +184,12 @@ func (t *Transport) call(to raft.ServerID, message string, limit time.Duration, 
 	return nil
 }
 
-// Handle takes a message that the gate has proved to come from the server
-// named from, hands it to raft and returns the encoded answer. A header that
-// names another server is refused: raft itself believes headers.
-func (t *Transport) Handle(ctx context.Context, from raft.ServerID, message string, body []byte) ([]byte, error) {
-	cmd, snapshot, err := decode(message, body)
-	if err != nil {
-		return nil, err
-	}
-	if id := cmd.GetRPCHeader().ID; !bytes.Equal(id, []byte(from)) {
-		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "%s: header names %q, the peer is %q", message, clip(id), from)
-	}
+// Handle hands a message to raft and returns the encoded answer.
+func (t *Transport) Handle(ctx context.Context, m *Message) ([]byte, error) {
 	answer := make(chan raft.RPCResponse, 1)
-	rpc := raft.RPC{Command: cmd, RespChan: answer}
-	if snapshot != nil {
-		rpc.Reader = bytes.NewReader(snapshot)
+	rpc := raft.RPC{Command: m.cmd, RespChan: answer}
+	if m.snapshot != nil {
+		rpc.Reader = bytes.NewReader(m.snapshot)
 	}
 	if err := t.deliver(ctx, rpc); err != nil {
 		return nil, err
@@ -207,7 +197,7 @@ func (t *Transport) Handle(ctx context.Context, from raft.ServerID, message stri
 	select {
 	case r := <-answer:
 		if r.Error != nil {
-			return nil, fmt.Errorf("%s: %w", message, r.Error)
+			return nil, fmt.Errorf("%s: %w", m.name, r.Error)
 		}
 		return json.Marshal(r.Response)
 	case <-ctx.Done():

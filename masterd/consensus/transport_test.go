@@ -50,6 +50,18 @@ func messages(t testing.TB, from raft.ServerID) map[string][]byte {
 	}
 }
 
+// handle is what the gate does with a message.
+func handle(ctx context.Context, to interface {
+	Handle(ctx context.Context, m *Message) ([]byte, error)
+}, from raft.ServerID, name string, body []byte,
+) ([]byte, error) {
+	m, err := Decode(from, name, body)
+	if err != nil {
+		return nil, err
+	}
+	return to.Handle(ctx, m)
+}
+
 // answering plays raft: it answers everything with an empty response.
 func answering(t *testing.T, tr *Transport) {
 	t.Helper()
@@ -77,17 +89,17 @@ func TestG3HeaderMustNameTheProvenPeer(t *testing.T) {
 	tr := NewTransport("me", nil)
 	answering(t, tr)
 	for message, body := range messages(t, "peer") {
-		if _, err := tr.Handle(t.Context(), "peer", message, body); err != nil {
+		if _, err := handle(t.Context(), tr, "peer", message, body); err != nil {
 			t.Errorf("%s of the peer itself: %v", message, err)
 		}
 		for _, other := range []raft.ServerID{"other", "", "peer2", "PEER", "me"} {
-			if _, err := tr.Handle(t.Context(), other, message, body); err == nil || !strings.Contains(err.Error(), "header names") {
+			if _, err := handle(t.Context(), tr, other, message, body); err == nil || !strings.Contains(err.Error(), "header names") {
 				t.Errorf("%s that names another server than %q: %v", message, other, err)
 			}
 		}
 	}
 	for message, body := range messages(t, "") {
-		if _, err := tr.Handle(t.Context(), "peer", message, body); err == nil {
+		if _, err := handle(t.Context(), tr, "peer", message, body); err == nil {
 			t.Errorf("%s without a name is taken", message)
 		}
 	}
@@ -136,7 +148,7 @@ func TestMalformedMessagesAreRefused(t *testing.T) {
 			tr := NewTransport("me", nil)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // what gets as far as raft ends here
-			if _, err := tr.Handle(ctx, "peer", c.message, c.body); err == nil || errors.Is(err, context.Canceled) {
+			if _, err := handle(ctx, tr, "peer", c.message, c.body); err == nil || errors.Is(err, context.Canceled) {
 				t.Errorf("it reached raft")
 			}
 		})
@@ -163,7 +175,7 @@ func TestHeartbeatsTakeTheFastPath(t *testing.T) {
 		rpc.Respond(&raft.AppendEntriesResponse{Term: 9}, nil)
 	})
 	beat := encodeMessage(t, &raft.AppendEntriesRequest{RPCHeader: head("peer"), Term: 9}, nil)
-	answer, err := tr.Handle(t.Context(), "peer", MessageAppendEntries, beat)
+	answer, err := handle(t.Context(), tr, "peer", MessageAppendEntries, beat)
 	if err != nil || fast != 1 {
 		t.Fatalf("handled %d times, error %v", fast, err)
 	}
@@ -177,7 +189,7 @@ func TestRaftErrorsReachThePeer(t *testing.T) {
 	tr := NewTransport("me", nil)
 	tr.SetHeartbeatHandler(func(rpc raft.RPC) { rpc.Respond(nil, errors.New("no, thanks")) })
 	beat := encodeMessage(t, &raft.AppendEntriesRequest{RPCHeader: head("peer")}, nil)
-	if _, err := tr.Handle(t.Context(), "peer", MessageAppendEntries, beat); err == nil || !strings.Contains(err.Error(), "no, thanks") {
+	if _, err := handle(t.Context(), tr, "peer", MessageAppendEntries, beat); err == nil || !strings.Contains(err.Error(), "no, thanks") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -202,13 +214,13 @@ func TestCloseUnblocksEverything(t *testing.T) {
 			ended <- "call"
 		}()
 		go func() {
-			_, _ = tr.Handle(context.Background(), "peer", MessageRequestVote, vote)
+			_, _ = handle(context.Background(), tr, "peer", MessageRequestVote, vote)
 			ended <- "message that raft does not take"
 		}()
 		synctest.Wait()
 		taken := <-tr.Consumer() // now Handle waits for the answer
 		go func() {
-			_, _ = tr.Handle(context.Background(), "peer", MessageRequestVote, vote)
+			_, _ = handle(context.Background(), tr, "peer", MessageRequestVote, vote)
 			ended <- "message that raft does not take"
 		}()
 		synctest.Wait()
@@ -228,7 +240,7 @@ func TestCloseUnblocksEverything(t *testing.T) {
 		}
 		tr.SetHeartbeatHandler(func(raft.RPC) { t.Error("a heartbeat passes after Close") })
 		beat := encodeMessage(t, &raft.AppendEntriesRequest{RPCHeader: head("peer")}, nil)
-		if _, err := tr.Handle(t.Context(), "peer", MessageAppendEntries, beat); !errors.Is(err, errClosed) {
+		if _, err := handle(t.Context(), tr, "peer", MessageAppendEntries, beat); !errors.Is(err, errClosed) {
 			t.Errorf("message after Close: %v", err)
 		}
 	})
@@ -326,7 +338,7 @@ func FuzzHandle(f *testing.F) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go func() {
-			if _, err := tr.Handle(ctx, "peer", message, body); err != nil {
+			if _, err := handle(ctx, tr, "peer", message, body); err != nil {
 				cancel()
 			}
 		}()

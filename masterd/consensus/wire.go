@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,6 +26,52 @@ type wire struct {
 	Message  any             `json:"message"`
 	Snapshot []byte          `json:"snapshot,omitempty"`
 	Proof    json.RawMessage `json:"proof,omitempty"`
+}
+
+// maxMessage bounds a message without a snapshot: the most entries that raft
+// sends at once, each of the largest size, in base64.
+const maxMessage = 32 << 20
+
+// MaxBody returns the bound of an encoded message.
+func MaxBody(name string) int64 {
+	if name == MessageInstallSnapshot {
+		return 2 * maxSnapshot // in base64
+	}
+	return maxMessage
+}
+
+// Message is a decoded message of a server that the gate has proved.
+type Message struct {
+	name     string
+	cmd      raft.WithRPCHeader
+	snapshot []byte
+}
+
+// Decode reads a message of the server named from. A header that names another
+// server is refused: raft itself believes headers.
+func Decode(from raft.ServerID, name string, body []byte) (*Message, error) {
+	cmd, snapshot, err := decode(name, body)
+	if err != nil {
+		return nil, err
+	}
+	if id := cmd.GetRPCHeader().ID; !bytes.Equal(id, []byte(from)) {
+		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "%s: header names %q, the peer is %q", name, clip(id), from)
+	}
+	return &Message{name, cmd, snapshot}, nil
+}
+
+// Position returns how far the sender's log reaches, if the message tells. Only
+// what the sender has on its disk counts.
+func (m *Message) Position() (term, index uint64, ok bool) {
+	switch c := m.cmd.(type) {
+	case *raft.RequestVoteRequest:
+		return c.LastLogTerm, c.LastLogIndex, true
+	case *raft.AppendEntriesRequest:
+		if c.PrevLogEntry > 0 {
+			return c.Term, c.PrevLogEntry + uint64(len(c.Entries)), true
+		}
+	}
+	return 0, 0, false
 }
 
 // decode reads a message, and refuses what would make raft panic.
