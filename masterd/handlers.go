@@ -84,7 +84,7 @@ func (m *member) serveRaft(ctx context.Context, q *rpc.Request) (any, error) {
 		return nil, err
 	}
 	if term, index, ok := message.Position(); ok {
-		m.seen.note(c.UUID, rpc.Seen{Term: term, Index: index})
+		m.seen.note(lifeOf(c), rpc.Seen{Term: term, Index: index})
 	}
 	answer, err := m.node.Handle(ctx, message)
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -112,5 +112,9 @@ func (m *member) serveSeen(_ context.Context, q *rpc.Request) (any, error) {
 	if err != nil || node != q.Grant.Node {
 		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "a candidate may ask about itself only")
 	}
-	return m.seen.of(node), nil
+	c := m.keeper.View().Map.Candidate(node)
+	if c == nil {
+		return rpc.Seen{}, nil
+	}
+	return m.seen.of(lifeOf(c)), nil
 }

@@ -44,7 +44,6 @@ type member struct {
 // Nothing votes or signs before that.
 func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
 	m := &member{d: d, self: self, keeper: self.keeper, seen: newSeenBook(), log: d.log.Named("member"), ended: make(chan struct{})}
-	m.seen.keep(m.keeper.View().Map)
 	roots := func() *pki.Roots { return self.roots }
 	var err error
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
@@ -302,11 +301,12 @@ func (m *member) signOrAsk(ctx context.Context, voter cluster.NodeID, req rpc.Si
 		return m.signer.sign(ctx, voter, req)
 	}
 	var reply rpc.SignReply
+	asked := m.keeper.View().Map.Candidate(voter)
 	if err := m.client.Call(ctx, rpc.Target{Node: voter, Daemon: rpc.Masterd}, rpc.MethodSign, "", req, &reply); err != nil {
 		return candmap.Signature{}, err
 	}
-	if req.PayloadType == candmap.MapType {
-		m.seen.note(voter, rpc.Seen{Version: req.Version})
+	if req.PayloadType == candmap.MapType && asked != nil {
+		m.seen.note(lifeOf(asked), rpc.Seen{Version: req.Version})
 	}
 	return reply.Signature, nil
 }

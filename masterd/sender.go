@@ -18,51 +18,51 @@ import (
 // copy of a peer's disk can be told that it is one. It lives in memory: it
 // serves for as long as one candidate runs on.
 type seenBook struct {
-	mu    sync.Mutex
-	last  map[cluster.NodeID]rpc.Seen
-	lives map[cluster.NodeID]life // of the candidates of the newest map
+	mu   sync.Mutex
+	last map[life]rpc.Seen
 }
 
-// life tells one time of a node in the role from the next: it makes new keys
-// at every promotion.
+// life is one time of a node in the role. At the end its disk is emptied, and at
+// every promotion it makes new keys; so nothing of one life is held against
+// another, however the news of them arrive.
 type life struct {
+	node        cluster.NodeID
 	incarnation uint64
 	signing     string
 }
 
-func newSeenBook() *seenBook { return &seenBook{last: map[cluster.NodeID]rpc.Seen{}} }
+func lifeOf(c *candmap.Candidate) life { return life{c.UUID, c.Incarnation, string(c.Signing)} }
 
-func (b *seenBook) note(node cluster.NodeID, s rpc.Seen) {
+func newSeenBook() *seenBook { return &seenBook{last: map[life]rpc.Seen{}} }
+
+func (b *seenBook) note(l life, s rpc.Seen) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old := b.last[node]
+	old := b.last[l]
 	if s.Version.Newer(old.Version) {
 		old.Version = s.Version
 	}
 	if s.Term > old.Term || s.Term == old.Term && s.Index > old.Index {
 		old.Term, old.Index = s.Term, s.Index
 	}
-	b.last[node] = old
+	b.last[l] = old
 }
 
-// keep forgets nodes that are no candidates any more, or are again: their state
-// was destroyed, and they rightly begin with an empty disk. A map between may
-// have been skipped, so their keys tell.
+// keep forgets the lives that the map does not know.
 func (b *seenBook) keep(m *candmap.Verified) {
-	lives := map[cluster.NodeID]life{}
+	now := map[life]bool{}
 	for _, c := range m.Candidates {
-		lives[c.UUID] = life{c.Incarnation, string(c.Signing)}
+		now[lifeOf(&c)] = true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	maps.DeleteFunc(b.last, func(id cluster.NodeID, _ rpc.Seen) bool { return lives[id] == life{} || lives[id] != b.lives[id] })
-	b.lives = lives
+	maps.DeleteFunc(b.last, func(l life, _ rpc.Seen) bool { return !now[l] })
 }
 
-func (b *seenBook) of(node cluster.NodeID) rpc.Seen {
+func (b *seenBook) of(l life) rpc.Seen {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.last[node]
+	return b.last[l]
 }
 
 // sender carries raft messages over the RPC gate.

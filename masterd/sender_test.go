@@ -43,7 +43,7 @@ func TestRaftMessagesAreBounded(t *testing.T) {
 func TestG3SeenBookKeepsTheNewest(t *testing.T) {
 	v := func(n uint64) cluster.Version { return cluster.Version{Epoch: 1, Version: n} }
 	book := newSeenBook()
-	id := candmaptest.NodeID(1)
+	one := life{node: candmaptest.NodeID(1)}
 	for _, c := range []struct{ note, want rpc.Seen }{
 		{rpc.Seen{Term: 5, Index: 100}, rpc.Seen{Term: 5, Index: 100}},
 		{rpc.Seen{Term: 5, Index: 90}, rpc.Seen{Term: 5, Index: 100}},
@@ -53,12 +53,12 @@ func TestG3SeenBookKeepsTheNewest(t *testing.T) {
 		{rpc.Seen{Term: 6, Index: 80}, rpc.Seen{Term: 6, Index: 80, Version: v(7)}}, // a log that was cut and grew again
 		{rpc.Seen{Term: 6, Index: 81, Version: v(8)}, rpc.Seen{Term: 6, Index: 81, Version: v(8)}},
 	} {
-		book.note(id, c.note)
-		if got := book.of(id); got != c.want {
+		book.note(one, c.note)
+		if got := book.of(one); got != c.want {
 			t.Errorf("after %+v the book says %+v, want %+v", c.note, got, c.want)
 		}
 	}
-	if got := book.of(candmaptest.NodeID(2)); got != (rpc.Seen{}) {
+	if got := book.of(life{node: candmaptest.NodeID(2)}); got != (rpc.Seen{}) {
 		t.Errorf("of a node never seen it says %+v", got)
 	}
 }
@@ -87,11 +87,19 @@ func TestG3SeenBookForgetsAFormerLife(t *testing.T) {
 		"admitted again":        {with(func(m *candmap.Map) { m.Candidates[2].Incarnation = 2 }), false},
 	} {
 		book := newSeenBook()
-		book.keep(verified(t, first, 1, 2, 3))
-		book.note(id, seen)
+		former := lifeOf(verified(t, first, 1, 2, 3).Candidate(id))
+		now := former
+		if entry := c.next.Candidate(id); entry != nil {
+			now = lifeOf(entry)
+		}
+		book.note(former, seen)
 		book.keep(c.next)
-		if got := book.of(id); (got == seen) != c.kept {
-			t.Errorf("%s: the book says %+v", name, got)
+		if got := book.of(former); (got == seen) != c.kept {
+			t.Errorf("%s: the book says %+v of the former life", name, got)
+		}
+		book.note(former, seen) // a message that was under way
+		if got := book.of(now); (got == seen) != (now == former) {
+			t.Errorf("%s: late news of the former life make it %+v", name, got)
 		}
 	}
 }

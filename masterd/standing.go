@@ -132,7 +132,7 @@ func (d *Daemon) Revoke(old, next *candmap.View) {
 	if err := m.server.Revoke(old, next); err != nil {
 		d.log.Error("calls of a revoked peer still run", zap.Error(err))
 	}
-	m.seen.keep(next.Map) // after the last message of a former life
+	m.seen.keep(next.Map) // after the last message of a life that ended
 }
 
 // Apply implements candmap.Effects; masterd writes no files by the map.
