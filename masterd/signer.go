@@ -190,11 +190,9 @@ func (s *signer) timely(m *candmap.Map, e state.ChainEntry, leader cluster.NodeI
 	if m.Master != leader {
 		return cluster.Errorf(cluster.CodeNotMaster, "map %s names another master than the leader of its term", m.At())
 	}
-	// A time in the past makes nobody trust the map for longer, so a voter that
-	// was slow may still sign; but a map that is born stale is of no use.
-	if age := now.Sub(m.Issued); age > m.Lease() {
-		return cluster.Errorf(cluster.CodeBadFormat, "map %s was issued %s ago by this voter's clock, longer than its lease: compare the clocks", m.At(), age.Round(time.Millisecond))
-	}
+	// A time in the past makes nobody trust the map for longer. However old it
+	// is, it must be signed in the end: it is committed, the voters may have been
+	// out of reach for long, and no later version can be published before it.
 	return nil
 }
 
