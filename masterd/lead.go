@@ -36,7 +36,7 @@ type leader struct {
 	publishing chan struct{}   // held by whoever collects signatures of maps
 	wake       chan struct{}
 	ready      chan struct{} // closes when this node has named itself master
-	ensured    map[cluster.NodeID]cluster.Digest
+	ensured    map[cluster.NodeID]ensured
 }
 
 // run leads until ctx ends or something fails; then raft elects again.

@@ -53,13 +53,14 @@ type reign struct {
 type keyTwin struct {
 	mu    sync.Mutex
 	asked []cluster.NodeID
+	ssh   bool // the last one was asked for an SSH key
 	fail  error
 }
 
 func (k *keyTwin) KeyCreate(_ context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.asked = append(k.asked, node)
+	k.asked, k.ssh = append(k.asked, node), r.SSHSetup != nil && *r.SSHSetup
 	return rpc.CandidateKeys{Installed: cluster.DigestOf(r.Certificate)}, k.fail
 }
 
@@ -120,7 +121,7 @@ func newReign(t *testing.T, lab *statetest.Lab) *reign {
 			return r.signer.sign(ctx, voter, req)
 		},
 		work:       func(ctx context.Context, _ *leader) error { <-ctx.Done(); return context.Cause(ctx) },
-		publishing: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]cluster.Digest{},
+		publishing: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
 	}
 	return r
 }
@@ -346,6 +347,11 @@ func TestG7KeysAreEnsuredOnce(t *testing.T) {
 		}
 		if n := r.keys.times(statetest.ID(3)) + r.keys.times(statetest.ID(4)); n > 0 {
 			t.Errorf("a dead candidate or a normal node was asked %d times", n)
+		}
+		r.keys.mu.Lock()
+		defer r.keys.mu.Unlock()
+		if !r.keys.ssh {
+			t.Error("a candidate is not told that SSH is set up")
 		}
 	})
 }

@@ -8,19 +8,11 @@ import (
 	"go.uber.org/zap"
 
 	"rolekey/candmap"
-	"rolekey/cluster"
 	"rolekey/masterd/state"
-	"rolekey/rpc"
 )
 
 // reconcilePause is how long the reconciler rests when nothing pokes it.
 const reconcilePause = time.Second
-
-// nodeKeys asks a node's noded to have, or to destroy, candidate keys.
-type nodeKeys interface {
-	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
-	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
-}
 
 // reconcile makes reality match the intent: nodes that are behind get the map,
 // candidates that lack their certificate get it, raft gets the right servers.
@@ -94,24 +86,4 @@ func (l *leader) catchUpOne(ctx context.Context, n *state.Node, held *candmap.Ve
 		return
 	}
 	l.log.Info("node caught up", zap.String("node", string(n.Name)), zap.Stringer("version", held.At()))
-}
-
-// ensureKeys installs certificates on candidates that lack them: those that
-// were promoted by a master that died, and those that lost their disk's newest
-// writes. Asking a node that has everything changes nothing.
-func (l *leader) ensureKeys(ctx context.Context) {
-	for _, n := range l.node.State().Candidates() {
-		want := cluster.DigestOf(n.Certs.Candidate)
-		if l.ensured[n.UUID] == want || l.push.reach.of(n.UUID).failures > 0 || l.push.reach.of(n.UUID).at.IsZero() {
-			continue
-		}
-		keys, err := l.nodes.KeyCreate(ctx, n.UUID, rpc.KeyCreateRequest{Incarnation: n.Incarnation, Certificate: n.Certs.Candidate})
-		if err != nil {
-			l.log.Debug("candidate keys are not confirmed", zap.String("node", string(n.Name)), zap.Error(err))
-			continue
-		}
-		if keys.Installed == want {
-			l.ensured[n.UUID] = want
-		}
-	}
 }

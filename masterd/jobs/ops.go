@@ -241,7 +241,7 @@ func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.Candida
 	}
 	s := r.c.State()
 	n := s.Node(id)
-	keys, err := r.c.KeyCreate(ctx, id, rpc.KeyCreateRequest{Incarnation: n.Incarnation})
+	keys, err := r.c.KeyCreate(ctx, id, rpc.KeyCreateRequest{Incarnation: n.Incarnation, SSHSetup: new(s.Params.SSHSetup)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("node %s does not make its candidate keys: %w", n.Name, err)
 	}
@@ -367,7 +367,9 @@ func (r *run) rotateGossip(ctx context.Context) error {
 }
 
 func (r *run) install(ctx context.Context, left *resume) error {
-	keys, err := r.c.KeyCreate(ctx, left.Node.UUID, rpc.KeyCreateRequest{Incarnation: left.Node.Incarnation, Certificate: left.Cert})
+	keys, err := r.c.KeyCreate(ctx, left.Node.UUID, rpc.KeyCreateRequest{
+		Incarnation: left.Node.Incarnation, Certificate: left.Cert, SSHSetup: new(r.c.State().Params.SSHSetup),
+	})
 	if err != nil {
 		return fmt.Errorf("node %s has not confirmed its certificate; the master tries again until it does: %w", left.Node.Name, err)
 	}

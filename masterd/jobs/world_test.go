@@ -263,6 +263,9 @@ func (w *world) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCre
 		if slices.Contains(w.raft, node) {
 			w.t.Errorf("%s makes new keys while raft has its former life", n.Name)
 		}
+		if want := w.lab.S.Params.SSHSetup; r.SSHSetup == nil || *r.SSHSetup != want {
+			w.t.Errorf("%s is not told that SSH is set up: %v", n.Name, want)
+		}
 		keys, err = m.keys(w.lab.S, n, r.Certificate)
 		return err
 	})
