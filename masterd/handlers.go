@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/masterd/consensus"
 	"rolekey/masterd/keyserver"
@@ -91,6 +92,25 @@ func (m *member) serveRaft(ctx context.Context, q *rpc.Request) (any, error) {
 		err = cluster.Errorf(cluster.CodeUnavailable, "raft did not answer in time")
 	}
 	return answer, err
+}
+
+// mayDepose reports whether a leader steps down on the word of a server: of the
+// map's voters only, as for messages.
+func (m *member) mayDepose(id raft.ServerID) bool {
+	c := m.candidate(id)
+	return c != nil && c.Voter
+}
+
+// candidate returns the map's entry of a raft server, or nil.
+func (m *member) candidate(id raft.ServerID) *candmap.Candidate {
+	node, incarnation, err := consensus.ParseServerID(id)
+	if err != nil {
+		return nil
+	}
+	if c := m.keeper.View().Map.Candidate(node); c != nil && c.Incarnation == incarnation {
+		return c
+	}
+	return nil
 }
 
 // readMessage bounds what is read by what the message may need: only a snapshot

@@ -2,8 +2,10 @@ package consensus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +24,9 @@ type lan struct {
 	nodes map[raft.ServerID]*Node
 	cut   map[raft.ServerID]bool
 	sent  map[string]int // messages by name
+	evil  raft.ServerID  // answers what raft sends the log to with a far term
+	lied  atomic.Int64   // how often it did
+	hooks Hooks          // of every node
 }
 
 func newLAN() *lan {
@@ -60,6 +65,10 @@ func (p port) Send(ctx context.Context, to raft.ServerID, message string, body [
 	if cut {
 		<-ctx.Done()
 		return nil, ctx.Err()
+	}
+	if to == p.lan.evil {
+		p.lan.lied.Add(1)
+		return json.Marshal(raft.AppendEntriesResponse{Term: 1 << 60})
 	}
 	if n == nil {
 		return nil, errors.New("connection refused")
@@ -128,7 +137,7 @@ func newBox(t *testing.T, l *lan, i int) *box {
 func (b *box) start() {
 	b.t.Helper()
 	n, err := New(Config{
-		ID: b.id, Logs: b.disk, Stable: b.disk, Snapshots: b.snaps, Sender: port{b.lan, b.id},
+		ID: b.id, Logs: b.disk, Stable: b.disk, Snapshots: b.snaps, Sender: port{b.lan, b.id}, Hooks: b.lan.hooks,
 		Logger: hclog.NewNullLogger(), Fatal: func(err error) { b.fatal <- err },
 	})
 	if err != nil {

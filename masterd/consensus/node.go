@@ -43,6 +43,7 @@ type Config struct {
 	Stable    raft.StableStore
 	Snapshots raft.SnapshotStore
 	Sender    Sender
+	Hooks     Hooks
 	Timing    Timing // zero: DefaultTiming
 	Logger    hclog.Logger
 	// Fatal is called when going on would break a promise: an unknown command,
@@ -76,6 +77,7 @@ func New(cfg Config) (*Node, error) {
 		transport: NewTransport(cfg.ID, cfg.Sender), fsm: newFSM(cfg.Fatal),
 		stable: cfg.Stable, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, stop: stop, proposing: make(chan struct{}, 1),
 	}
+	n.transport.hooks = cfg.Hooks
 	logs, err := raft.NewLogCache(logCache, cfg.Logs)
 	if err != nil {
 		stop()

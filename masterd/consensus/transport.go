@@ -32,12 +32,21 @@ type Sender interface {
 	Send(ctx context.Context, to raft.ServerID, message string, body []byte) ([]byte, error)
 }
 
+// Hooks let the candidate map have its say in raft. They must not block; nil
+// ones do nothing.
+type Hooks struct {
+	// MayDepose reports whether a leader steps down when the server answers with
+	// a higher term. Raft itself believes anybody whom it sends the log.
+	MayDepose func(raft.ServerID) bool
+}
+
 // Transport is a raft.Transport on the RPC gate. It does not pipeline, so that
 // the gate sees every message and a revoked peer's next one is refused. All
 // methods may be called concurrently.
 type Transport struct {
 	local  raft.ServerID
 	sender Sender
+	hooks  Hooks // set before raft starts
 	inbox  chan raft.RPC
 
 	heartbeatMu sync.RWMutex
@@ -102,10 +111,27 @@ func (t *Transport) SetHeartbeatHandler(cb func(raft.RPC)) {
 func (t *Transport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	before := t.confirmedBy(id)
 	err := t.call(id, MessageAppendEntries, messageTimeout, wire{Message: args}, resp)
+	if err == nil {
+		err = t.checkTerm(id, args.Term, resp.Term)
+	}
 	if err == nil && resp.Success && !isHeartbeat(args) {
 		t.confirm(id, confirmed{before.life, args.Term, args.PrevLogEntry + uint64(len(args.Entries))})
 	}
 	return err
+}
+
+// checkTerm makes an answer that would depose this leader an error, unless it
+// comes from a server that may say so. Without it one hostile server that only
+// receives the log could keep the cluster without a master. An honest one learns
+// of terms from elected leaders, and the voters, whose word counts, know of
+// these too. It can be ahead only if it lost its vote in the middle of an
+// election that failed; then it follows after the next one. Answers to votes
+// need no such check: raft asks voters only.
+func (t *Transport) checkTerm(id raft.ServerID, own, said uint64) error {
+	if said <= own || t.hooks.MayDepose == nil || t.hooks.MayDepose(id) {
+		return nil
+	}
+	return fmt.Errorf("%s, which does not vote, claims term %d, this is %d", id, said, own)
 }
 
 func (t *Transport) confirmedBy(id raft.ServerID) confirmed {
@@ -161,7 +187,10 @@ func (t *Transport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args
 	if err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
-	return t.call(id, MessageInstallSnapshot, snapshotTimeout, wire{Message: args, Snapshot: b}, resp)
+	if err := t.call(id, MessageInstallSnapshot, snapshotTimeout, wire{Message: args, Snapshot: b}, resp); err != nil {
+		return err
+	}
+	return t.checkTerm(id, args.Term, resp.Term)
 }
 
 func (t *Transport) call(to raft.ServerID, message string, limit time.Duration, w wire, resp any) error {
