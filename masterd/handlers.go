@@ -101,6 +101,15 @@ func (m *member) mayDepose(id raft.ServerID) bool {
 	return c != nil && c.Voter
 }
 
+// confirmed notes what a follower says that it holds: one that answers only
+// would otherwise leave no trace, and a restored copy of it pass for the
+// original.
+func (m *member) confirmed(id raft.ServerID, term, index uint64) {
+	if c := m.candidate(id); c != nil {
+		m.seen.note(lifeOf(c), rpc.Seen{Term: term, Index: index})
+	}
+}
+
 // candidate returns the map's entry of a raft server, or nil.
 func (m *member) candidate(id raft.ServerID) *candmap.Candidate {
 	node, incarnation, err := consensus.ParseServerID(id)

@@ -86,7 +86,7 @@ func (m *member) openRaft(ctx context.Context) error {
 	m.store = store
 	id := consensus.ServerID(m.self.node, m.self.incarnation)
 	m.node, err = consensus.New(consensus.Config{
-		ID: id, Logs: store, Stable: store, Snapshots: snaps, Sender: sender{m.client}, Hooks: consensus.Hooks{MayDepose: m.mayDepose},
+		ID: id, Logs: store, Stable: store, Snapshots: snaps, Sender: sender{m.client}, Hooks: consensus.Hooks{MayDepose: m.mayDepose, Confirmed: m.confirmed},
 		Logger: m.d.logger("raft"), Fatal: m.d.fatal, Timing: m.d.cfg.Timing,
 	})
 	if err != nil {

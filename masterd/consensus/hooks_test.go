@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,4 +71,35 @@ func TestWhoseTermCounts(t *testing.T) {
 			t.Errorf("%s: snapshot: %v", c.name, err)
 		}
 	}
+}
+
+// TestG3FollowersAreSeen: a follower never sends, so its answers are what tells
+// how far its disk was, should an older copy of it come back.
+func TestG3FollowersAreSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type position struct{ term, index uint64 }
+		var mu sync.Mutex
+		seen := map[raft.ServerID]position{}
+		l := newLAN()
+		l.hooks.Confirmed = func(id raft.ServerID, term, index uint64) {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[id] = position{term, index}
+		}
+		lead := founded(t, l)
+		other := grow(t, lead, 2)
+		for i := range 5 {
+			if _, err := lead.admission(t.Context(), 10+i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		until(t, 10*time.Second, "the newest entry is confirmed", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return seen[other.id] == position{lead.node.Term(), lead.node.LastIndex()}
+		})
+		if last, err := other.disk.LastIndex(); err != nil || last != lead.node.LastIndex() {
+			t.Errorf("the disk of the follower reaches to %d, %v", last, err)
+		}
+	})
 }

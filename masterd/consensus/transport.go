@@ -38,6 +38,9 @@ type Hooks struct {
 	// MayDepose reports whether a leader steps down when the server answers with
 	// a higher term. Raft itself believes anybody whom it sends the log.
 	MayDepose func(raft.ServerID) bool
+	// Confirmed is told that a server holds the log up to an entry, on its disk,
+	// and knows of the term.
+	Confirmed func(id raft.ServerID, term, index uint64)
 }
 
 // Transport is a raft.Transport on the RPC gate. It does not pipeline, so that
@@ -143,8 +146,12 @@ func (t *Transport) confirmedBy(id raft.ServerID) confirmed {
 func (t *Transport) confirm(id raft.ServerID, c confirmed) {
 	t.matchMu.Lock()
 	defer t.matchMu.Unlock()
-	if t.match[id].life == c.life {
-		t.match[id] = c
+	if t.match[id].life != c.life {
+		return
+	}
+	t.match[id] = c
+	if t.hooks.Confirmed != nil {
+		t.hooks.Confirmed(id, c.term, c.index)
 	}
 }
 
