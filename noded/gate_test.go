@@ -243,6 +243,44 @@ func TestReachMaster(t *testing.T) {
 	}
 }
 
+// The master says whether there is to be an SSH key: right after that was
+// changed, the map still tells the opposite. A master that does not say leaves
+// it to the map.
+func TestKeyCreateSSHSetup(t *testing.T) {
+	t.Parallel()
+	yes, no := true, false
+	for name, c := range map[string]struct {
+		order  *bool
+		inMap  bool
+		expect bool
+	}{
+		"on":              {&yes, true, true},
+		"off":             {&no, false, false},
+		"switched on":     {&yes, false, true},
+		"switched off":    {&no, true, false},
+		"not told, as on": {nil, true, true},
+		"not told, off":   {nil, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, _ := founded(t)
+			h := joined(t, w)
+			if !c.inMap {
+				w.next(func(m *candmap.Map) { m.Candidates[0].SSH = nil })
+			}
+			id := h.member().id.Node
+			w.mustPush(id)
+			var keys rpc.CandidateKeys
+			if err := w.call(id, rpc.MethodKeyCreate, "", rpc.KeyCreateRequest{Incarnation: 1, SSHSetup: c.order}, &keys); err != nil {
+				t.Fatal(err)
+			}
+			if _, present := h.d.keys.load(); present != c.expect || (len(keys.SSH) == 1) != c.expect {
+				t.Errorf("a key is there: %v, and told: %v; want %v", present, keys.SSH, c.expect)
+			}
+		})
+	}
+}
+
 func TestKeyCreateOtherIncarnation(t *testing.T) {
 	t.Parallel()
 	w, _ := founded(t)

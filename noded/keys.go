@@ -76,7 +76,11 @@ func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest) (rpc.Ca
 	keys, err := m.masterd.createKeys(ctx, rpc.LocalKeysRequest{
 		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Name: m.name(), Certificate: req.Certificate,
 	})
-	if err != nil || !wantsSSH(m.keeper.View()) {
+	ssh := wantsSSH(m.keeper.View())
+	if req.SSHSetup != nil {
+		ssh = *req.SSHSetup // the map follows, with these very keys
+	}
+	if err != nil || !ssh {
 		return keys, err
 	}
 	key, err := m.keys.ensure(m.id.Node)

@@ -53,6 +53,9 @@ type MapPull struct {
 type KeyCreateRequest struct {
 	Incarnation uint64 `json:"incarnation"`
 	Certificate []byte `json:"certificate"` // DER; empty: not issued yet
+	// SSHSetup tells whether the cluster manages SSH, and the node so needs a
+	// key. Nil, from a master that does not say: it does if the map has keys.
+	SSHSetup *bool `json:"ssh_setup,omitempty"`
 }
 
 // CandidateKeys are the public halves of what makes a node a candidate.
