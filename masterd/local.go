@@ -39,25 +39,23 @@ func (d *Daemon) destroyKeys(ctx context.Context, _ *struct{}) (any, error) {
 	if err := d.endMember(ctx); err != nil {
 		return nil, err
 	}
+	defer d.unuse()
 	return d.vault.destroy(), nil
 }
 
-// endMember waits until no member runs; the map must have dropped this node.
+// endMember waits until no member runs or is being started, and keeps it so; the
+// map must have dropped this node.
 func (d *Daemon) endMember(ctx context.Context) error {
-	m, _ := d.running()
-	if m == nil {
+	select {
+	case d.using <- struct{}{}:
 		return nil
+	default:
 	}
 	if d.mayStart() {
 		return cluster.Errorf(cluster.CodeConflict, "the map still names this node as a candidate; its keys are in use")
 	}
 	d.poke()
-	select {
-	case <-m.ended:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return d.use(ctx)
 }
 
 func (d *Daemon) keysState(context.Context, *struct{}) (any, error) {

@@ -33,6 +33,7 @@ type Daemon struct {
 	problem error     // why it is not started
 	changed chan struct{}
 	intakes chan struct{} // held by whoever takes what noded says
+	using   chan struct{} // held by a life as a candidate, from before it opens its files to the end, and by who destroys them
 
 	fatalErr chan error
 }
@@ -42,7 +43,7 @@ func New(cfg Config) *Daemon {
 	cfg = cfg.withDefaults()
 	return &Daemon{
 		cfg: cfg, log: cfg.Log, vault: newVault(cfg.Paths),
-		changed: make(chan struct{}, 1), intakes: make(chan struct{}, 1), fatalErr: make(chan error, 1),
+		changed: make(chan struct{}, 1), intakes: make(chan struct{}, 1), using: make(chan struct{}, 1), fatalErr: make(chan error, 1),
 	}
 }
 
@@ -81,18 +82,16 @@ func (d *Daemon) fatal(err error) {
 // follow starts and ends the life as a candidate as the map says.
 func (d *Daemon) follow(ctx context.Context) error {
 	for {
-		if d.mayStart() {
-			if err := d.live(ctx); err != nil && ctx.Err() == nil {
-				if errors.Is(err, errRestored) {
-					d.setProblem(err)
-					d.log.Error("not serving as a candidate", zap.Error(err))
-					return err
-				}
-				d.log.Warn("candidate is not running; trying again", zap.Error(err))
+		if err := d.live(ctx); err != nil && ctx.Err() == nil {
+			if errors.Is(err, errRestored) {
 				d.setProblem(err)
-				_ = pause(ctx, retryStart)
-				continue
+				d.log.Error("not serving as a candidate", zap.Error(err))
+				return err
 			}
+			d.log.Warn("candidate is not running; trying again", zap.Error(err))
+			d.setProblem(err)
+			_ = pause(ctx, retryStart)
+			continue
 		}
 		select {
 		case <-d.changed:
@@ -102,10 +101,17 @@ func (d *Daemon) follow(ctx context.Context) error {
 	}
 }
 
-// live runs the member until the map no longer names it, its keys are
-// destroyed, or it fails.
+// live runs the member, if the map names it, until the map no longer does or it
+// fails.
 func (d *Daemon) live(ctx context.Context) error {
+	if err := d.use(ctx); err != nil {
+		return err
+	}
+	defer d.unuse()
 	self := d.standing()
+	if self == nil || !d.mayStart() {
+		return nil
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	m, err := newMember(ctx, d, *self)
@@ -113,7 +119,6 @@ func (d *Daemon) live(ctx context.Context) error {
 		return err
 	}
 	d.setMember(m)
-	defer close(m.ended)
 	defer d.setMember(nil)
 	done := make(chan error, 1)
 	go func() { done <- m.run(ctx) }() // waited for below
@@ -134,6 +139,18 @@ func (d *Daemon) live(ctx context.Context) error {
 		}
 	}
 }
+
+// use waits until nobody uses the candidate's files.
+func (d *Daemon) use(ctx context.Context) error {
+	select {
+	case d.using <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (d *Daemon) unuse() { <-d.using }
 
 var errNotCandidate = errors.New("this node is no longer a candidate")
 

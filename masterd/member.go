@@ -37,13 +37,12 @@ type member struct {
 	keys   *keyserver.Server
 	log    *zap.Logger
 	office office
-	ended  chan struct{} // closes when the member runs no more
 }
 
 // newMember opens everything and checks that the disk is no restored copy.
 // Nothing votes or signs before that.
 func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
-	m := &member{d: d, self: self, keeper: self.keeper, seen: newSeenBook(), log: d.log.Named("member"), ended: make(chan struct{})}
+	m := &member{d: d, self: self, keeper: self.keeper, seen: newSeenBook(), log: d.log.Named("member")}
 	roots := func() *pki.Roots { return self.roots }
 	var err error
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
@@ -64,6 +63,9 @@ func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
 func (m *member) openRaft(ctx context.Context) error {
 	at := m.d.cfg.Paths
 	ring := m.d.vault.keyring()
+	if ring == nil || m.d.vault.signer() == nil {
+		return errors.New("start as a candidate: its keys are gone")
+	}
 	store, err := consensus.OpenStore(consensus.StoreConfig{Path: at.RaftDB(), Sealer: ring})
 	if err != nil {
 		return err
