@@ -21,6 +21,7 @@ type conn struct {
 	net.Conn
 	srv    *Server
 	ip     netip.Addr
+	net    netip.Addr // what ip is counted under
 	once   sync.Once
 	cancel atomic.Pointer[context.CancelFunc] // ends the contexts of its calls
 
@@ -44,7 +45,21 @@ type conn struct {
 }
 
 func newConn(srv *Server, raw net.Conn) *conn {
-	return &conn{Conn: raw, srv: srv, ip: remoteIP(raw), idleSince: srv.round.Load()}
+	ip := remoteIP(raw)
+	return &conn{Conn: raw, srv: srv, ip: ip, net: network(ip), idleSince: srv.round.Load()}
+}
+
+// network returns what stands for an address in counts: itself, or its /64 in
+// IPv6, of which every host has as many addresses as it likes.
+func network(ip netip.Addr) netip.Addr {
+	if !ip.Is6() {
+		return ip
+	}
+	p, err := ip.Prefix(64)
+	if err != nil { // cannot happen: 64 bits fit
+		return ip
+	}
+	return p.Addr()
 }
 
 func remoteIP(raw net.Conn) netip.Addr {

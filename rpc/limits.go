@@ -22,8 +22,8 @@ type Limits struct {
 	Idle           time.Duration // a connection without calls
 	Drain          time.Duration // how long Revoke waits for calls in flight
 	LargeBody      int64         // largest body of a caller below the candidate tier
-	LargeCalls     int           // calls with room for a large body, all callers below that tier
-	LargeCallsEach int           // same, of one address; of a candidate, eight times as many
+	LargeCalls     int           // calls that hold memory: of all strangers, and as many of all members
+	LargeCallsEach int           // same, of one stranger's network or of one member; of a candidate, eight times as many
 }
 
 // DefaultLimits are what zero fields mean. A master has one connection to each
@@ -31,7 +31,7 @@ type Limits struct {
 var DefaultLimits = Limits{
 	Conns: 2048, ConnsPerPeer: 64, Strangers: 1024, StrangersPerIP: 64, Streams: 128,
 	HeaderBytes: 16 << 10, Handshake: 5 * time.Second, Body: 30 * time.Second, Idle: 3 * time.Minute, Drain: 5 * time.Second,
-	LargeBody: 4 << 20, LargeCalls: 32, LargeCallsEach: 4,
+	LargeBody: 4 << 20, LargeCalls: 32, LargeCallsEach: 8,
 }
 
 func (l Limits) withDefaults() Limits {
@@ -160,53 +160,4 @@ func (r *registry) all() []*conn {
 		list = append(list, c)
 	}
 	return list
-}
-
-// slotKey is whom a call with a large body is counted for.
-type slotKey struct {
-	ip   netip.Addr     // of a caller below the candidate tier
-	peer cluster.Digest // of a candidate
-}
-
-// slots bound how many large bodies are in memory.
-type slots struct {
-	limits *Limits
-
-	mu    sync.Mutex
-	total int // of callers below the candidate tier
-	each  map[slotKey]int
-}
-
-func newSlots(l *Limits) *slots { return &slots{limits: l, each: map[slotKey]int{}} }
-
-// candidateShare is how many times more calls a candidate may have in flight.
-const candidateShare = 8
-
-func (s *slots) take(c *conn, g *Grant) (slotKey, bool) {
-	key, most := slotKey{ip: c.ip}, s.limits.LargeCallsEach
-	if g.Tier >= TierCandidate {
-		key, most = slotKey{peer: g.Digest}, candidateShare*most
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	low := key.ip.IsValid()
-	if s.each[key] >= most || low && s.total >= s.limits.LargeCalls {
-		return slotKey{}, false
-	}
-	s.each[key]++
-	if low {
-		s.total++
-	}
-	return key, true
-}
-
-func (s *slots) give(key slotKey) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.each[key]--; s.each[key] == 0 {
-		delete(s.each, key)
-	}
-	if key.ip.IsValid() {
-		s.total--
-	}
 }

@@ -185,33 +185,6 @@ func TestConnectionsPerPeerAreBounded(t *testing.T) {
 	}
 }
 
-func TestLargeCallsAreBounded(t *testing.T) {
-	w := newWorld(t)
-	release, began := make(chan struct{}), make(chan struct{}, 10)
-	srv := w.serve(4, map[string]Handler{"map-put": func(context.Context, *Request) (any, error) {
-		began <- struct{}{}
-		<-release
-		return nil, nil
-	}}, func(c *ServerConfig) { c.Limits.LargeCallsEach = 1 })
-	c := w.client("", 0, srv)
-	first := make(chan error, 1)
-	go func() { first <- call(t, c, MethodMapPut) }()
-	<-began
-	wantCode(t, "second large call of a stranger", call(t, c, MethodMapPut), cluster.CodeBusy)
-	master, second := w.client(pki.KindCandidate, 1, srv), make(chan error, 1)
-	go func() { second <- call(t, master, MethodMapPut) }()
-	<-began // the master has room of its own
-	close(release)
-	for _, ch := range []chan error{first, second} {
-		if err := <-ch; err != nil {
-			t.Error(err)
-		}
-	}
-	if len(srv.slots.each) != 0 || srv.slots.total != 0 {
-		t.Errorf("slots leak: %v, %d", srv.slots.each, srv.slots.total)
-	}
-}
-
 func TestHeadersAreBounded(t *testing.T) {
 	w := newWorld(t)
 	srv := w.serve(4, nil)

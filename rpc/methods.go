@@ -106,5 +106,12 @@ func (m *Method) variable() string {
 	return name
 }
 
+// holds reports whether a call by a peer of the tier may take so much memory,
+// or so much time to send its body, that few of them may be in flight. A
+// stranger's connection without such a call may be closed for another one.
+func (m *Method) holds(tier Tier) bool {
+	return m.MaxBody > smallBody || m.MaxReply > smallBody || tier == TierOpen && m.MaxBody > 0
+}
+
 // maxReply returns the bound of the answer.
 func (m *Method) maxReply() int64 { return max(m.MaxReply, smallBody) }

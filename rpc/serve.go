@@ -123,6 +123,14 @@ func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Requ
 		s.refuse(w, q, e)
 		return
 	}
+	if m.holds(q.Grant.Tier) {
+		key, ok := s.slots.take(c, &q.Grant)
+		if !ok {
+			s.refuse(w, q, errManyCalls)
+			return
+		}
+		defer s.slots.give(key) // not before the answer has left
+	}
 	out, err := s.admit(q, h, w)
 	if err != nil {
 		s.refuse(w, q, err)
@@ -130,6 +138,9 @@ func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Requ
 	}
 	s.answer(w, q, out)
 }
+
+var errManyCalls = cluster.Errorf(cluster.CodeBusy, "too many large calls in flight, of this peer or of all that are like it").
+	WithHint("repeat the call when others have ended")
 
 // admit bounds the call and runs its handler.
 func (s *Server) admit(q *Request, h Handler, w http.ResponseWriter) (out any, err error) {
@@ -141,13 +152,6 @@ func (s *Server) admit(q *Request, h Handler, w http.ResponseWriter) (out any, e
 		if err := s.judge(q); err != nil {
 			return nil, err
 		}
-	}
-	if m.MaxBody > smallBody {
-		key, ok := s.slots.take(q.conn, &q.Grant)
-		if !ok {
-			return nil, cluster.Errorf(cluster.CodeBusy, "too many large calls in flight from this peer")
-		}
-		defer s.slots.give(key)
 	}
 	if err := s.boundBody(q, w); err != nil {
 		return nil, err
