@@ -256,7 +256,7 @@ func (q *quest) explain(answers []answer) error {
 }
 
 func (q *quest) nobodyOffers(answered int, newest cluster.Version, trouble string) error {
-	text := fmt.Sprintf("%d nodes answered, and none offers a map with hash %s", answered, q.hash.Short())
+	text := fmt.Sprintf("%d nodes answered, and none offers a map with hash %s", answered, q.hash)
 	if !newest.IsZero() {
 		text += fmt.Sprintf("; the newest that they offer is version %s", newest)
 	}
