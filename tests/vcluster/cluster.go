@@ -154,7 +154,7 @@ func (c *Cluster) close() {
 		n.local.Close()
 	}
 	// memberlist's probes run on after its shutdown, for some seconds.
-	time.Sleep(time.Minute)
+	time.Sleep(time.Minute) // why-sleep: virtual time, and nobody tells when they end
 }
 
 func (c *Cluster) must(err error) {
@@ -168,7 +168,7 @@ func (c *Cluster) must(err error) {
 func (c *Cluster) Now() time.Duration { return time.Since(c.start) }
 
 // Pass lets virtual time pass.
-func (c *Cluster) Pass(d time.Duration) { time.Sleep(d) }
+func (c *Cluster) Pass(d time.Duration) { time.Sleep(d) } // why-sleep: virtual time passes in no other way
 
 // poll is how often a condition is looked at, in virtual time.
 const poll = 50 * time.Millisecond
@@ -188,7 +188,7 @@ func (c *Cluster) within(limit time.Duration, cond func() error) error {
 		if err == nil || time.Now().After(end) {
 			return err
 		}
-		time.Sleep(poll)
+		time.Sleep(poll) // why-sleep: virtual time; a condition spans daemons that have no common event
 	}
 }
 
