@@ -73,12 +73,11 @@ func (m *member) serveSign(ctx context.Context, q *rpc.Request) (any, error) {
 }
 
 // serveRaft passes a message on. Raft itself believes any peer, so what only a
-// leader or somebody who wants to become one says is taken from voters of the
-// map alone.
+// leader or somebody who wants to become one says is taken from voters alone.
 func (m *member) serveRaft(ctx context.Context, q *rpc.Request) (any, error) {
 	c := m.keeper.View().Map.Candidate(q.Grant.Node)
-	if c == nil || !c.Voter {
-		return nil, cluster.Errorf(cluster.CodeNotMaster, "raft messages are taken from voters of the map only")
+	if !m.votes(c) {
+		return nil, cluster.Errorf(cluster.CodeNotMaster, "raft messages are taken from voters only")
 	}
 	message, err := readMessage(consensus.ServerID(c.UUID, c.Incarnation), q.Arg(), q.HTTP.Body)
 	if err != nil {
@@ -94,11 +93,15 @@ func (m *member) serveRaft(ctx context.Context, q *rpc.Request) (any, error) {
 	return answer, err
 }
 
-// mayDepose reports whether a leader steps down on the word of a server: of the
-// map's voters only, as for messages.
-func (m *member) mayDepose(id raft.ServerID) bool {
-	c := m.candidate(id)
-	return c != nil && c.Voter
+// mayDepose reports whether a leader steps down on the word of a server: of
+// voters only, as for messages.
+func (m *member) mayDepose(id raft.ServerID) bool { return m.votes(m.candidate(id)) }
+
+// votes reports whether an entry of the map is that of a voter, in the map or in
+// raft. The map goes ahead when voters leave, and until raft has followed it is
+// raft's voters that elect: one of them may hold what was committed last.
+func (m *member) votes(c *candmap.Candidate) bool {
+	return c != nil && (c.Voter || m.node.Votes(consensus.ServerID(c.UUID, c.Incarnation)))
 }
 
 // confirmed notes what a follower says that it holds: one that answers only

@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -14,6 +15,13 @@ func (n *Node) Servers() ([]raft.Server, error) {
 		return nil, fmt.Errorf("read raft configuration: %w", err)
 	}
 	return f.Configuration().Servers, nil
+}
+
+// Votes reports whether a server is a voter in the newest configuration that
+// this node knows of.
+func (n *Node) Votes(id raft.ServerID) bool {
+	servers, err := n.Servers()
+	return err == nil && slices.ContainsFunc(servers, func(s raft.Server) bool { return s.ID == id && s.Suffrage == raft.Voter })
 }
 
 // CaughtUp reports whether a server has confirmed nearly all of the log to

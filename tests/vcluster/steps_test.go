@@ -59,8 +59,29 @@ func TestG7EveryStep(t *testing.T) {
 	}
 }
 
+// TestG7EveryStepOfAVoter demotes and promotes a voter of three. Then the map
+// has only one voter for a while, and raft still has three.
+func TestG7EveryStepOfAVoter(t *testing.T) {
+	for what, disturb := range disturbances {
+		t.Run(what, func(t *testing.T) {
+			Run(t, 3, Options{Pool: 1}, func(_ *testing.T, c *Cluster) {
+				for _, n := range c.Nodes[1:] {
+					c.Must(Candidate(n, true))
+				}
+				c.Settle()
+				c.eachMoment(func() *Node { return c.other() }, "master", disturb)
+			})
+		})
+	}
+}
+
 func everyStep(c *Cluster, who string, disturb func(*Cluster, *Node)) {
-	target := c.Node(4)
+	c.eachMoment(func() *Node { return c.Node(4) }, who, disturb)
+}
+
+// eachMoment disturbs promotions and demotions of a target.
+func (c *Cluster) eachMoment(choose func() *Node, who string, disturb func(*Cluster, *Node)) {
+	c.t.Helper()
 	for _, on := range []bool{true, false} {
 		next := 0
 		for over := false; !over; next++ {
@@ -69,9 +90,14 @@ func everyStep(c *Cluster, who string, disturb func(*Cluster, *Node)) {
 				k = rand.IntN(moments[on])
 				over = true
 			}
+			target := choose()
 			c.Must(Candidate(target, !on))
 			c.Settle()
 			over = c.disturbed(target, on, time.Duration(k)*step, who, disturb) || over
+			if c.Master() != target {
+				c.Must(Candidate(target, true))
+				c.Settle()
+			}
 		}
 	}
 }
@@ -101,8 +127,10 @@ func (c *Cluster) disturbed(target *Node, on bool, after time.Duration, who stri
 	if s := <-done; s.err == nil {
 		c.agrees(what, s.id, target, on)
 	}
-	c.Must(Candidate(target, on))
-	c.settled(what + ", and again")
+	if c.Master() != target { // it may have become the master
+		c.Must(Candidate(target, on))
+		c.settled(what + ", and again")
+	}
 	return over
 }
 
