@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -25,8 +26,9 @@ type conn struct {
 	once   sync.Once
 	cancel atomic.Pointer[context.CancelFunc] // ends the contexts of its calls
 
-	stranger bool           // guarded by registry.mu
+	stranger *list.Element  // in registry.strangers, nil: not there; guarded by registry.mu
 	counted  cluster.Digest // guarded by registry.mu
+	busy     atomic.Bool    // calls > 0, for the registry: mu is locked before its own
 
 	// peer is written once, in the handshake, under mu. Calls read it without:
 	// they begin after the handshake, on the goroutines that made it.

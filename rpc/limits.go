@@ -1,12 +1,6 @@
 package rpc
 
-import (
-	"net/netip"
-	"sync"
-	"time"
-
-	"rolekey/cluster"
-)
+import "time"
 
 // Limits bound what peers, and above all strangers, can make a server hold. A
 // zero field means its default.
@@ -14,7 +8,7 @@ type Limits struct {
 	Conns          int           // open connections
 	ConnsPerPeer   int           // of them with one certificate
 	Strangers      int           // of them without a proven certificate, handshakes included
-	StrangersPerIP int           // of those from one address
+	StrangersPerIP int           // of those from one network: an IPv4 address, or a /64 of IPv6
 	Streams        int           // calls in flight on one connection
 	HeaderBytes    int           // of one call
 	Handshake      time.Duration // TLS handshake, and the headers of an HTTP/1.1 request
@@ -56,108 +50,4 @@ func orInt[T int | int64 | time.Duration](field *T, def T) {
 	if *field == 0 {
 		*field = def
 	}
-}
-
-// registry holds every open connection, from before its handshake until its
-// socket is closed.
-type registry struct {
-	limits *Limits
-
-	mu        sync.Mutex
-	ended     bool // takes in no more
-	conns     map[*conn]struct{}
-	strangers map[netip.Addr]int
-	nStranger int
-	peers     map[cluster.Digest]int
-	empty     sync.Cond // conns is empty
-}
-
-func newRegistry(l *Limits) *registry {
-	r := &registry{
-		limits: l, conns: map[*conn]struct{}{},
-		strangers: map[netip.Addr]int{}, peers: map[cluster.Digest]int{},
-	}
-	r.empty.L = &r.mu
-	return r
-}
-
-// add takes in an accepted connection as a stranger, if there is room.
-func (r *registry) add(c *conn) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l := r.limits
-	if r.ended || len(r.conns) >= l.Conns || r.nStranger >= l.Strangers || r.strangers[c.ip] >= l.StrangersPerIP {
-		return false
-	}
-	r.conns[c] = struct{}{}
-	r.strangers[c.ip]++
-	r.nStranger++
-	c.stranger = true
-	return true
-}
-
-// know counts the connection under its certificate from now on.
-func (r *registry) know(c *conn, d cluster.Digest) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.peers[d] >= r.limits.ConnsPerPeer || !c.stranger {
-		return false
-	}
-	r.forgetStranger(c)
-	c.counted = d
-	r.peers[d]++
-	return true
-}
-
-// remove forgets a closed connection.
-func (r *registry) remove(c *conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.conns[c]; !ok {
-		return
-	}
-	delete(r.conns, c)
-	if c.stranger {
-		r.forgetStranger(c)
-	} else if r.peers[c.counted]--; r.peers[c.counted] == 0 {
-		delete(r.peers, c.counted)
-	}
-	if len(r.conns) == 0 {
-		r.empty.Broadcast()
-	}
-}
-
-// end closes every connection, takes in no more, and returns when the last
-// call has ended.
-func (r *registry) end() {
-	r.mu.Lock()
-	r.ended = true
-	r.mu.Unlock()
-	for _, c := range r.all() {
-		c.abort()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for len(r.conns) > 0 {
-		r.empty.Wait()
-	}
-}
-
-func (r *registry) forgetStranger(c *conn) {
-	c.stranger = false
-	r.nStranger--
-	if r.strangers[c.ip]--; r.strangers[c.ip] == 0 {
-		delete(r.strangers, c.ip)
-	}
-}
-
-// all returns the connections that are open now.
-func (r *registry) all() []*conn {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	list := make([]*conn, 0, len(r.conns))
-	for c := range r.conns {
-		list = append(list, c)
-	}
-	return list
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -86,50 +87,135 @@ func TestOnlyTLS13AndNoResumption(t *testing.T) {
 }
 
 // W10: strangers cannot use up what members need. Slow ones are cut off, many
-// are hung up on, and a candidate gets through all the while.
+// push each other out, and a candidate gets through all the while.
 func TestW10StrangersAreBounded(t *testing.T) {
-	w := newWorld(t)
-	srv := w.serve(4, nil, func(c *ServerConfig) {
-		c.Limits = Limits{StrangersPerIP: 4, Handshake: 300 * time.Millisecond}
-	})
-	known := w.open(srv, w.cert(pki.KindCandidate, 2))
-	var slow []net.Conn
-	for range 4 {
-		c, err := net.Dial("tcp", srv.addr.String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if _, err := c.Write([]byte{22}); err != nil { // the first byte of a handshake
-			t.Fatal(err)
-		}
-		slow = append(slow, c)
-	}
-	// They were accepted in order, so this one is over the limit. It may be
-	// reset before Dial returns.
-	if fifth, err := net.Dial("tcp", srv.addr.String()); err == nil {
-		defer fifth.Close()
-		_ = fifth.SetReadDeadline(time.Now().Add(testDeadline))
-		wantClosed(t, "one too many", fifth)
-	}
-	if srv.Refusals()["busy"] == 0 {
-		t.Error("not counted")
-	}
-	if _, err := known.Write([]byte("GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := known.Read(make([]byte, 1024)); err != nil {
-		t.Errorf("a candidate is not served: %v", err)
-	}
-	for _, c := range slow {
-		_ = c.SetReadDeadline(time.Now().Add(testDeadline))
-		wantClosed(t, "slow handshake", c)
-	}
-	// There is room again.
-	if err := call(t, w.client(pki.KindCandidate, 2, srv), MethodState); err != nil {
-		t.Error(err)
+	for name, limits := range map[string]Limits{
+		"of one network": {StrangersPerIP: 4, Handshake: 3 * time.Second},
+		"of all":         {Strangers: 4, Handshake: 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			srv := w.serve(4, nil, func(c *ServerConfig) { c.Limits = limits })
+			known := w.open(srv, w.cert(pki.KindCandidate, 2))
+			var slow []net.Conn
+			for range 6 {
+				c, err := net.Dial("tcp", srv.addr.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if _, err := c.Write([]byte{22}); err != nil { // the first byte of a handshake
+					t.Fatal(err)
+				}
+				_ = c.SetReadDeadline(time.Now().Add(testDeadline))
+				slow = append(slow, c)
+			}
+			// They are accepted in order, so the first ones make room.
+			wantClosed(t, "oldest", slow[0])
+			wantClosed(t, "next", slow[1])
+			if n := srv.Refusals()["busy"]; n != 2 {
+				t.Errorf("counted %d", n)
+			}
+			// A newcomer finds room although all places are taken.
+			if err := call(t, w.client(pki.KindCandidate, 2, srv), MethodState); err != nil {
+				t.Error(err)
+			}
+			if _, err := known.Write([]byte("GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := known.Read(make([]byte, 1024)); err != nil {
+				t.Errorf("a candidate is not served: %v", err)
+			}
+			for _, c := range slow {
+				wantClosed(t, "slow handshake", c)
+			}
+		})
 	}
 }
+
+// A stranger's call goes on while idle strangers come and go.
+func TestStrangersWithCallsKeepTheirPlace(t *testing.T) {
+	w := newWorld(t)
+	release := make(chan struct{})
+	srv := w.serve(4, map[string]Handler{"map-put": func(context.Context, *Request) (any, error) { <-release; return nil, nil }},
+		func(c *ServerConfig) { c.Limits.StrangersPerIP = 2 })
+	var calls []chan error
+	for range 2 {
+		calls = append(calls, make(chan error, 1))
+		c := w.client("", 0, srv)
+		go func(done chan<- error) { done <- call(t, c, MethodMapPut) }(calls[len(calls)-1])
+		<-srv.ran
+		if idle, err := net.Dial("tcp", srv.addr.String()); err == nil {
+			defer idle.Close()
+		}
+	}
+	// Both places are taken by calls now, so this one is hung up on.
+	if c, err := net.Dial("tcp", srv.addr.String()); err == nil {
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(testDeadline))
+		wantClosed(t, "one too many", c)
+	}
+	close(release)
+	for _, done := range calls {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A host has as many IPv6 addresses as it likes, of one /64.
+func TestStrangersAreCountedByNetwork(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		same bool
+	}{
+		{"2001:db8::1", "2001:db8::ffff:0:0:1", true},
+		{"2001:db8::1", "2001:db8:0:1::1", false},
+		{"192.0.2.1", "192.0.2.2", false},
+		{"::ffff:192.0.2.1", "192.0.2.1", true},
+		{"::ffff:192.0.2.1", "192.0.2.2", false},
+		{"fe80::1%eth0", "fe80::2%eth0", true},
+	} {
+		a, b := newConn(&Server{}, from(c.a)), newConn(&Server{}, from(c.b))
+		if (a.net == b.net) != c.same {
+			t.Errorf("%s counts as %s, %s as %s", c.a, a.net, c.b, b.net)
+		}
+	}
+	w := newWorld(t)
+	srv := w.serve(4, nil, func(c *ServerConfig) { c.Limits.StrangersPerIP = 2 })
+	var conns []*conn
+	for i := range 5 {
+		c := newConn(srv.Server, from(fmt.Sprintf("2001:db8::%d", i+1)))
+		if !srv.conns.take(c) {
+			t.Errorf("no room for %s", c.ip)
+		}
+		conns = append(conns, c)
+	}
+	for i, c := range conns {
+		if c.closed != (i < 3) {
+			t.Errorf("%s: closed %v", c.ip, c.closed)
+		}
+		c.abort()
+	}
+	if n := len(srv.conns.all()); n != 0 || srv.conns.strangers.Len() != 0 || len(srv.conns.networks) != 0 {
+		t.Errorf("%d connections leak", n)
+	}
+}
+
+// from is a connection from an address.
+func from(ip string) net.Conn {
+	one, other := net.Pipe()
+	_ = other.Close()
+	return remote{one, &net.TCPAddr{IP: netip.MustParseAddr(ip).WithZone("").AsSlice(), Port: 4711, Zone: netip.MustParseAddr(ip).Zone()}}
+}
+
+type remote struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (r remote) RemoteAddr() net.Addr { return r.addr }
 
 func TestSlowHeadersAreCutOff(t *testing.T) {
 	w := newWorld(t)

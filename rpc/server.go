@@ -182,7 +182,7 @@ func (l *gateListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		c := newConn(l.srv, raw)
-		if l.srv.conns.add(c) {
+		if l.srv.conns.take(c) {
 			return tls.Server(c, l.srv.tlsConfig(c)), nil
 		}
 		l.srv.auditor.add(cluster.CodeBusy)

@@ -65,6 +65,7 @@ func (c *conn) inspect(now time.Time, round, idle int64) {
 // link and unlink keep the list of calls in flight; under mu.
 func (c *conn) link(q *Request) {
 	c.calls++
+	c.busy.Store(true)
 	q.next = c.first
 	if c.first != nil {
 		c.first.prev = q
@@ -74,6 +75,7 @@ func (c *conn) link(q *Request) {
 
 func (c *conn) unlink(q *Request) {
 	c.calls--
+	c.busy.Store(c.calls > 0)
 	if q.prev != nil {
 		q.prev.next = q.next
 	} else {
