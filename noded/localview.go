@@ -19,7 +19,7 @@ func (m *member) localView(v *candmap.View, full bool) rpc.LocalViewReply {
 	r := rpc.LocalViewReply{
 		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Addresses: m.id.Addresses, Ports: m.id.Ports,
 		CA: m.roots.Certificates()[0].Raw, Fresh: m.keeper.Fresh(), LastHeard: m.keeper.Lease().Last(),
-		Term: m.terms.Highest(), Serial: m.serial.Load(),
+		Term: m.terms.Highest().Term, Serial: m.serial.Load(),
 	}
 	if n := m.self(); n != nil {
 		r.Addresses = n.Addresses
@@ -42,12 +42,23 @@ func (m *member) localView(v *candmap.View, full bool) rpc.LocalViewReply {
 	return r
 }
 
+// absent returns nil if this machine is in no cluster. A member that has not
+// started, or starts again, is no reason for masterd to forget the cluster and
+// give up what it leads.
+func (d *Daemon) absent() error {
+	id, err := readIdentity(d.cfg.Paths.NodeDir())
+	if err == nil && id != nil {
+		err = cluster.Errorf(cluster.CodeUnavailable, "this node's member is being started")
+	}
+	return err
+}
+
 // serveView answers masterd on noded's socket. With ?serial=N it waits until
 // something differs from what had that number.
 func (d *Daemon) serveView(ctx context.Context, _ *struct{}) (any, error) {
 	m := d.current()
 	if m == nil {
-		return rpc.LocalViewReply{}, nil
+		return rpc.LocalViewReply{}, d.absent()
 	}
 	known, err := strconv.ParseUint(rpc.LocalQuery(ctx, "serial"), 10, 64)
 	news := m.news.wait()

@@ -11,6 +11,7 @@ import (
 	ct "rolekey/candmap/candmaptest"
 	"rolekey/cluster"
 	"rolekey/internal/paths"
+	"rolekey/rpc"
 )
 
 func loadText(t *testing.T, text string) (Config, error) {
@@ -112,28 +113,39 @@ func FuzzIdentity(f *testing.F) {
 func TestTerms(t *testing.T) {
 	dir := t.TempDir()
 	s, err := openTerms(dir)
-	if err != nil || s.Highest() != 0 {
-		t.Fatalf("new: %d, %v", s.Highest(), err)
+	if err != nil || s.Highest() != (rpc.Stamp{}) {
+		t.Fatalf("new: %v, %v", s.Highest(), err)
 	}
-	for _, c := range []struct{ raise, want uint64 }{{5, 5}, {3, 5}, {5, 5}, {9, 9}} {
-		if err := s.Raise(c.raise); err != nil || s.Highest() != c.want {
-			t.Errorf("after %d: %d, %v", c.raise, s.Highest(), err)
+	stamp := func(text string) rpc.Stamp {
+		st, err := rpc.ParseStamp(text)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return st
 	}
-	if s, err = openTerms(dir); err != nil || s.Highest() != 9 {
-		t.Errorf("reopened: %d, %v", s.Highest(), err)
+	for _, c := range []struct{ raise, want string }{
+		{"1.1 0", "1.1 0"}, {"1.1 5", "1.1 5"}, {"1.1 3", "1.1 5"}, {"1.1 18446744073709551615", "1.1 18446744073709551615"},
+		{"1.2 4", "1.2 4"}, {"1.1 9", "1.2 4"}, {"2.1 3", "2.1 3"}, {"1.9 9", "2.1 3"},
+	} {
+		if err := s.Raise(stamp(c.raise)); err != nil || s.Highest() != stamp(c.want) {
+			t.Errorf("after %s: %s, %v", c.raise, s.Highest(), err)
+		}
+		if again, err := openTerms(dir); err != nil || again.Highest() != stamp(c.want) {
+			t.Errorf("after %s, reopened: %v", c.raise, err)
+		}
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Raise(10); err == nil || s.Highest() != 9 {
-		t.Errorf("a term that is not stored counts: %d, %v", s.Highest(), err)
+	if err := s.Raise(stamp("2.1 10")); err == nil || s.Highest() != stamp("2.1 3") {
+		t.Errorf("a term that is not stored counts: %s, %v", s.Highest(), err)
 	}
-	write(t, filepath.Join(t.TempDir(), "x"), nil)
-	bad := t.TempDir()
-	write(t, filepath.Join(bad, termFile), []byte("many"))
-	if _, err := openTerms(bad); err == nil {
-		t.Error("a damaged file is read as a term")
+	for _, damaged := range []string{"", "many", "7\n", "1.1 7", "1.1 7\n\n", "1.1 07\n", "1.1\n", "1.1 7 8\n"} {
+		bad := t.TempDir()
+		write(t, filepath.Join(bad, termFile), []byte(damaged))
+		if _, err := openTerms(bad); err == nil {
+			t.Errorf("%q is read as a term", damaged)
+		}
 	}
 }
 

@@ -238,7 +238,7 @@ func TestNodeThatIsBehindGetsTheMapFirst(t *testing.T) {
 	if err := call(t, c, MethodKeyCreate); err != nil || pushed.Load() != 3 {
 		t.Errorf("after the delivery: %v, %d deliveries", err, pushed.Load())
 	}
-	if err := srv.terms.Raise(5); err != nil {
+	if err := srv.terms.Raise(Stamp{w.view.Load().At(), 5}); err != nil {
 		t.Fatal(err)
 	}
 	wantCode(t, "refused for another reason", call(t, c, MethodKeyCreate), cluster.CodeTermOlder)

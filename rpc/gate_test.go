@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -134,8 +135,8 @@ func TestIdentityMismatchOnTheWire(t *testing.T) {
 func TestStampIsCompared(t *testing.T) {
 	w := newWorld(t)
 	srv := w.serve(4, nil)
-	srv.terms.high = 5
 	held := w.view.Load().At()
+	srv.terms.high = Stamp{held, 5}
 	c := w.client(pki.KindCandidate, 1, srv)
 	for name, tc := range map[string]struct {
 		stamp Stamp
@@ -146,7 +147,7 @@ func TestStampIsCompared(t *testing.T) {
 		"older map":    {Stamp{cluster.Version{Epoch: held.Epoch}, 5}, cluster.CodeMapOlder},
 		"newer map":    {Stamp{cluster.Version{Epoch: held.Epoch, Version: held.Version + 1}, 5}, cluster.CodeConflict},
 		"newer epoch":  {Stamp{cluster.Version{Epoch: held.Epoch + 1, Version: 1}, 5}, cluster.CodeConflict},
-		"both are old": {Stamp{cluster.Version{}, 0}, cluster.CodeTermOlder},
+		"both are old": {Stamp{cluster.Version{}, 0}, cluster.CodeMapOlder},
 	} {
 		err := c.Call(WithStamp(t.Context(), tc.stamp), Target{Node: ct.NodeID(4)}, MethodKeyCreate, "", struct{}{}, nil)
 		wantCode(t, name, err, tc.want)
@@ -155,16 +156,42 @@ func TestStampIsCompared(t *testing.T) {
 			t.Errorf("%s: the refusal does not tell the version held: %v", name, err)
 		}
 	}
-	if srv.terms.high != 5 {
-		t.Errorf("term is %d", srv.terms.high)
+	if srv.terms.high != (Stamp{held, 5}) {
+		t.Errorf("remembered %s", srv.terms.high)
 	}
-	if err := c.Call(WithStamp(t.Context(), Stamp{held, 9}), Target{Node: ct.NodeID(4)}, MethodKeyCreate, "", struct{}{}, nil); err != nil || srv.terms.high != 9 {
-		t.Errorf("a higher term: %v, remembered %d", err, srv.terms.high)
+	if err := c.Call(WithStamp(t.Context(), Stamp{held, 9}), Target{Node: ct.NodeID(4)}, MethodKeyCreate, "", struct{}{}, nil); err != nil || srv.terms.high != (Stamp{held, 9}) {
+		t.Errorf("a higher term: %v, remembered %s", err, srv.terms.high)
 	}
 	srv.terms.fail = errors.New("disk full")
 	if err := c.Call(WithStamp(t.Context(), Stamp{held, 10}), Target{Node: ct.NodeID(4)}, MethodKeyCreate, "", struct{}{}, nil); cluster.CodeOf(err) != cluster.CodeInternal {
 		t.Errorf("a term that cannot be remembered: %v", err)
 	}
+}
+
+// A hostile master names the highest term there is: the next map ends that.
+func TestHostileTermEndsWithItsMap(t *testing.T) {
+	w := newWorld(t)
+	srv := w.serve(4, nil)
+	order := func(n int, s Stamp) error {
+		c := w.client(pki.KindCandidate, n, srv)
+		return c.Call(WithStamp(t.Context(), s), Target{Node: ct.NodeID(4)}, MethodKeyCreate, "", struct{}{}, nil)
+	}
+	first := w.view.Load().At()
+	if err := order(1, Stamp{first, math.MaxUint64}); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "lower term, same map", order(1, Stamp{first, 7}), cluster.CodeTermOlder)
+	_, next := w.change(2, 1)
+	now := Stamp{next.At(), 7}
+	wantCode(t, "the next master", order(2, now), "")
+	if srv.terms.high != now {
+		t.Errorf("remembered %s, want %s", srv.terms.high, now)
+	}
+	wantCode(t, "its lower term", order(2, Stamp{next.At(), 6}), cluster.CodeTermOlder)
+	wantCode(t, "highest term, older map", order(2, Stamp{first, math.MaxUint64}), cluster.CodeMapOlder)
+	// A node that lost its newest map does not obey by the one before.
+	srv.terms.high = Stamp{cluster.Version{Epoch: now.Version.Epoch, Version: now.Version.Version + 1}, 1}
+	wantCode(t, "map older than the one obeyed", order(2, Stamp{now.Version, 8}), cluster.CodeMapOlder)
 }
 
 // ask sends one request over a connection of its own and returns the answer.

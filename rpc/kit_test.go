@@ -176,23 +176,25 @@ func (w *world) change(voters ...int) (old, next *candmap.View) {
 // terms is a TermStore in memory.
 type terms struct {
 	mu   sync.Mutex
-	high uint64
+	high Stamp
 	fail error
 }
 
-func (s *terms) Highest() uint64 {
+func (s *terms) Highest() Stamp {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.high
 }
 
-func (s *terms) Raise(t uint64) error {
+func (s *terms) Raise(t Stamp) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
 		return s.fail
 	}
-	s.high = max(s.high, t)
+	if t.Newer(s.high) {
+		s.high = t
+	}
 	return nil
 }
 

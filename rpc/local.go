@@ -108,7 +108,7 @@ type LocalViewReply struct {
 	Docs        [][]byte           `json:"docs"`
 	Fresh       bool               `json:"fresh"`
 	LastHeard   time.Time          `json:"last_heard"`
-	Term        uint64             `json:"term"` // highest term seen in a master's call
+	Term        uint64             `json:"term"` // of the newest stamp obeyed
 	Serial      uint64             `json:"serial"`
 }
 

@@ -100,9 +100,9 @@ type requestKey struct{}
 
 // Effect runs fn, the change that a mutating call makes. Right before it, the
 // caller is judged again by the map of that moment, and its stamp is compared
-// again with map and term; a higher term is remembered, durably, first. The
-// context is the handler's. While fn runs, no order of a higher term is
-// obeyed; effects of one term do not exclude one another.
+// again with map and term; a newer stamp is remembered, durably, first. The
+// context is the handler's. While fn runs, no order of a newer stamp is
+// obeyed; effects of one stamp do not exclude one another.
 func Effect(ctx context.Context, fn func() error) error {
 	q, ok := ctx.Value(requestKey{}).(*Request)
 	if !ok || !q.method.Mutating {
@@ -112,7 +112,7 @@ func Effect(ctx context.Context, fn func() error) error {
 }
 
 func (s *Server) effect(ctx context.Context, q *Request, fn func() error) error {
-	if err := s.raise(q.Stamp.Term, q); err != nil {
+	if err := s.raise(q); err != nil {
 		return err
 	}
 	s.terms.RLock()
@@ -126,9 +126,9 @@ func (s *Server) effect(ctx context.Context, q *Request, fn func() error) error 
 	return fn()
 }
 
-// raise remembers a higher term, after the last effect of a lower one.
-func (s *Server) raise(term uint64, q *Request) error {
-	if term <= s.cfg.Terms.Highest() {
+// raise remembers a newer stamp, after the last effect of an older one.
+func (s *Server) raise(q *Request) error {
+	if !q.Stamp.Newer(s.cfg.Terms.Highest()) {
 		return nil
 	}
 	s.terms.Lock()
@@ -136,11 +136,11 @@ func (s *Server) raise(term uint64, q *Request) error {
 	if err := s.judge(q); err != nil {
 		return err // a peer that is no longer the master raises nothing
 	}
-	if term <= s.cfg.Terms.Highest() {
+	if !q.Stamp.Newer(s.cfg.Terms.Highest()) {
 		return nil
 	}
-	if err := s.cfg.Terms.Raise(term); err != nil {
-		return fmt.Errorf("remember term %d: %w", term, err)
+	if err := s.cfg.Terms.Raise(q.Stamp); err != nil {
+		return fmt.Errorf("remember stamp %s: %w", q.Stamp, err)
 	}
 	return nil
 }

@@ -338,7 +338,7 @@ func TestEffectJudgesAgain(t *testing.T) {
 		"map lost":    {func(w *world, _ *node) { w.view.Store(&candmap.View{}) }, cluster.CodeNoMap},
 		"newer map":   {func(w *world, _ *node) { w.change(1, 2, 3, 4) }, cluster.CodeMapOlder},
 		"stale":       {func(w *world, _ *node) { w.fresh.Store(false) }, cluster.CodeMapStale},
-		"higher term": {func(_ *world, srv *node) { _ = srv.terms.Raise(2) }, cluster.CodeTermOlder},
+		"higher term": {func(w *world, srv *node) { _ = srv.terms.Raise(Stamp{w.view.Load().At(), 2}) }, cluster.CodeTermOlder},
 	} {
 		w := newWorld(t)
 		var srv *node
@@ -378,9 +378,9 @@ func TestTermsDoNotOverlap(t *testing.T) {
 			return nil
 		})
 	}})
-	srv.terms.high = 1
 	c := w.client(pki.KindCandidate, 1, srv)
 	at := w.view.Load().At()
+	srv.terms.high = Stamp{at, 1}
 	errs := make(chan error, 2)
 	order1 := func(term uint64) {
 		errs <- c.Call(WithStamp(t.Context(), Stamp{at, term}), Target{Node: ct.NodeID(4)}, MethodKeyCreate, "", struct{}{}, nil)

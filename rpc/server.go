@@ -62,7 +62,7 @@ type Server struct {
 	conns   *registry
 	slots   *slots
 	auditor *auditor
-	terms   sync.RWMutex // shared: an effect runs; exclusive: the term is raised
+	terms   sync.RWMutex // shared: an effect runs; exclusive: the stamp is raised
 
 	round  atomic.Int64 // of the warden
 	served atomic.Bool

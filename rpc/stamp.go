@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -42,11 +43,21 @@ func ParseStamp(text string) (Stamp, error) {
 	return s, nil
 }
 
-// TermStore remembers the highest term of which this node obeyed an order. It
-// outlives the process. Both methods may be called concurrently.
+// Newer reports whether s is of a newer map than t, or of a higher term under
+// the same map.
+func (s Stamp) Newer(t Stamp) bool {
+	return cmp.Or(s.Version.Compare(t.Version), cmp.Compare(s.Term, t.Term)) > 0
+}
+
+// TermStore remembers the newest stamp that this node obeyed. It outlives the
+// process. Both methods may be called concurrently.
+//
+// A term counts under its map only: the map is signed by a majority, the term
+// is the master's word alone. Otherwise one hostile master could name the
+// highest term there is, and no other master would ever be obeyed again.
 type TermStore interface {
-	Highest() uint64
-	Raise(term uint64) error // durable when it returns; never lowers
+	Highest() Stamp      // zero: none
+	Raise(s Stamp) error // durable when it returns; ignores what is not newer
 }
 
 // StampError is a refusal that tells which map the node holds: the caller's
@@ -70,16 +81,18 @@ func behind(err error, stamp Stamp) bool {
 }
 
 // check compares a stamp with what the node knows.
-func (s Stamp) check(held cluster.Version, highest uint64) error {
-	switch c := held.Compare(s.Version); {
-	case s.Term < highest:
-		return cluster.Errorf(cluster.CodeTermOlder, "the order is of term %d, this node obeyed one of term %d", s.Term, highest).
-			WithHint("another node was elected master since")
-	case c > 0:
+func (s Stamp) check(held cluster.Version, highest Stamp) error {
+	switch {
+	case held.Newer(s.Version):
 		return &StampError{cluster.Errorf(cluster.CodeMapOlder, "the order names map %s, this node holds %s", s.Version, held), held}
-	case c < 0:
+	case highest.Version.Newer(s.Version): // the node lost the map by which it obeyed
+		return &StampError{cluster.Errorf(cluster.CodeMapOlder, "the order names map %s, this node obeyed one by map %s", s.Version, highest.Version), highest.Version}
+	case s.Version.Newer(held):
 		return &StampError{cluster.Errorf(cluster.CodeConflict, "the order names map %s, this node still holds %s", s.Version, held).
 			WithHint("deliver the map, then repeat the call"), held}
+	case highest.Newer(s):
+		return cluster.Errorf(cluster.CodeTermOlder, "the order is of term %d, this node obeyed one of term %d by the same map", s.Term, highest.Term).
+			WithHint("the master was elected again since")
 	}
 	return nil
 }
