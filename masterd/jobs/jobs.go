@@ -103,7 +103,10 @@ func (r *Runner) one(ctx context.Context, j *state.Job) error {
 		return fmt.Errorf("run job %d: %w", j.ID, err)
 	}
 	r.log.Info("job ended", zap.Int64("job", j.ID), zap.Strings("summary", j.Summary), zap.Error(err))
-	return run.finish(ctx, err)
+	if err := run.finish(ctx, err); ctx.Err() == nil {
+		return err
+	}
+	return context.Cause(ctx)
 }
 
 // lost reports whether an error says that this master is none any more.
