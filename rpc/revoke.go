@@ -148,7 +148,7 @@ func (s *Server) raise(q *Request) error {
 // judge decides by the view of this moment whether the call may go on.
 func (s *Server) judge(q *Request) error {
 	view := s.cfg.View()
-	grant := Classify(view, &q.conn.peer)
+	grant := s.classify(view, q.conn)
 	if e := grant.Allow(q.method, view, s.fresh(q.method)); e != nil {
 		return e
 	}

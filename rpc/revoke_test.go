@@ -332,11 +332,15 @@ func TestEffectJudgesAgain(t *testing.T) {
 		meanwhile func(w *world, srv *node)
 		want      cluster.Code
 	}{
-		"nothing":     {func(*world, *node) {}, ""},
-		"demoted":     {func(w *world, _ *node) { w.change(2) }, cluster.CodeNotInMap},
-		"deposed":     {func(w *world, _ *node) { w.change(2, 1) }, cluster.CodeNotMaster},
-		"map lost":    {func(w *world, _ *node) { w.view.Store(&candmap.View{}) }, cluster.CodeNoMap},
-		"newer map":   {func(w *world, _ *node) { w.change(1, 2, 3, 4) }, cluster.CodeMapOlder},
+		"nothing":   {func(*world, *node) {}, ""},
+		"demoted":   {func(w *world, _ *node) { w.change(2) }, cluster.CodeNotInMap},
+		"deposed":   {func(w *world, _ *node) { w.change(2, 1) }, cluster.CodeNotMaster},
+		"map lost":  {func(w *world, _ *node) { w.view.Store(&candmap.View{}) }, cluster.CodeNoMap},
+		"newer map": {func(w *world, _ *node) { w.change(1, 2, 3, 4) }, cluster.CodeMapOlder},
+		"expired": {func(w *world, _ *node) {
+			end := w.peer(pki.KindCandidate, 1).Identity.NotAfter.Add(time.Second)
+			w.now.Store(&end)
+		}, cluster.CodeNoCertificate},
 		"stale":       {func(w *world, _ *node) { w.fresh.Store(false) }, cluster.CodeMapStale},
 		"higher term": {func(w *world, srv *node) { _ = srv.terms.Raise(Stamp{w.view.Load().At(), 2}) }, cluster.CodeTermOlder},
 	} {

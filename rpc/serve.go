@@ -15,6 +15,7 @@ import (
 	"github.com/gorilla/mux"
 	"go.uber.org/zap"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
 )
 
@@ -118,7 +119,7 @@ func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Requ
 	}
 	defer c.end(q)
 	view := s.cfg.View()
-	q.Grant = Classify(view, &c.peer)
+	q.Grant = s.classify(view, c)
 	if e := q.Grant.Allow(m, view, s.fresh(m)); e != nil {
 		s.refuse(w, q, e)
 		return
@@ -137,6 +138,14 @@ func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Requ
 		return
 	}
 	s.answer(w, q, out)
+}
+
+// classify judges a caller by the view and by the time of this moment: the
+// handshake knew only whether the certificate held then.
+func (s *Server) classify(view *candmap.View, c *conn) Grant {
+	g := Classify(view, &c.peer)
+	g.until(c.peer.Identity.NotAfter, s.cfg.Now())
+	return g
 }
 
 var errManyCalls = cluster.Errorf(cluster.CodeBusy, "too many large calls in flight, of this peer or of all that are like it").

@@ -1,17 +1,11 @@
 package rpc
 
-import (
-	"net/netip"
-	"sync"
-
-	"rolekey/cluster"
-)
+import "sync"
 
 // slotKey is whom a call that holds memory is counted for.
 type slotKey struct {
 	tier Tier
-	net  netip.Addr     // of a stranger
-	node cluster.NodeID // of anybody else, whichever certificate it shows
+	who  [16]byte // a stranger's network; anybody else's node, whichever certificate it shows
 }
 
 // slots bound how many large bodies and answers are in memory. Each tier has
@@ -30,22 +24,20 @@ func newSlots(l *Limits) *slots { return &slots{limits: l, each: map[slotKey]int
 const candidateShare = 8
 
 func (s *slots) take(c *conn, g *Grant) (slotKey, bool) {
-	key, most := slotKey{tier: min(g.Tier, TierCandidate)}, s.limits.LargeCallsEach
+	key, most := slotKey{min(g.Tier, TierCandidate), g.Node}, s.limits.LargeCallsEach
 	switch key.tier {
 	case TierOpen:
-		key.net = c.net
+		key.who = c.net.As16()
 	case TierCandidate:
 		most *= candidateShare
-		key.node = g.Node
-	default:
-		key.node = g.Node
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.each[key] >= most || key.bounded() && s.total[key.tier] >= s.limits.LargeCalls {
+	n := s.each[key]
+	if n >= most || key.bounded() && s.total[key.tier] >= s.limits.LargeCalls {
 		return slotKey{}, false
 	}
-	s.each[key]++
+	s.each[key] = n + 1
 	if key.bounded() {
 		s.total[key.tier]++
 	}
@@ -55,7 +47,9 @@ func (s *slots) take(c *conn, g *Grant) (slotKey, bool) {
 func (s *slots) give(key slotKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.each[key]--; s.each[key] == 0 {
+	if n := s.each[key]; n > 1 {
+		s.each[key] = n - 1
+	} else {
 		delete(s.each, key)
 	}
 	if key.bounded() {

@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"time"
+
 	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/pki"
@@ -22,6 +24,15 @@ type Grant struct {
 	Node   cluster.NodeID // the peer's; zero when it proved none
 	Digest cluster.Digest // of its certificate
 	Lack   cluster.Code   // why the tier is not higher; "" for the master
+
+	expired bool // the certificate held when the connection was made
+}
+
+// until takes from a grant what it has by a certificate that has ended.
+func (g *Grant) until(end, now time.Time) {
+	if g.Tier > TierOpen && now.After(end) {
+		*g = Grant{Lack: cluster.CodeNoCertificate, expired: true}
+	}
 }
 
 // Classify grants a peer its tier. It is pure, total, and does not allocate.
@@ -98,6 +109,8 @@ func (g *Grant) Allow(m *Method, view *candmap.View, fresh bool) *cluster.Error 
 // refuse explains what the grant lacks for the method.
 func (g *Grant) refuse(m *Method) *cluster.Error {
 	switch {
+	case g.expired:
+		return errExpired
 	case g.Lack == cluster.CodeNotInRoster && m.Tier >= TierCandidate:
 		// Whoever asks for what a candidate may do is told about the map.
 		return lacks[cluster.CodeNotInMap]
@@ -107,6 +120,9 @@ func (g *Grant) refuse(m *Method) *cluster.Error {
 	}
 	return lacks[g.Lack]
 }
+
+var errExpired = cluster.Errorf(cluster.CodeNoCertificate, "the caller's certificate has expired since it connected").
+	WithHint("the node renews it by itself; if not, check its clock and its log")
 
 // lacks are the texts of the refusals; they are never changed, only copied.
 var lacks = map[cluster.Code]*cluster.Error{

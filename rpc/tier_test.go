@@ -1,7 +1,10 @@
 package rpc
 
 import (
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"rolekey/candmap"
 	ct "rolekey/candmap/candmaptest"
@@ -136,11 +139,39 @@ func TestAcceptingDoesNotAllocate(t *testing.T) {
 		m := &Method{Tier: TierMember}
 		if n := testing.AllocsPerRun(100, func() {
 			g := Classify(view, p)
+			g.until(p.Identity.NotAfter, p.Identity.NotBefore)
 			if e := g.Allow(m, view, true); e != nil {
 				t.Fatal(e)
 			}
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+// A connection outlives the certificate that opened it; what the certificate
+// was good for ends all the same.
+func TestExpiryIsJudgedPerCall(t *testing.T) {
+	for kind, m := range map[pki.Kind]Method{pki.KindIdentity: MethodMapGet, pki.KindCandidate: MethodKeyCreate} {
+		w := newWorld(t)
+		end := w.peer(kind, 1).Identity.NotAfter
+		srv := w.serve(4, nil)
+		var dials atomic.Int64
+		c := w.client(kind, 1, srv, counted(&dials))
+		at := func(now time.Time) error {
+			w.now.Store(&now)
+			return call(t, c, m)
+		}
+		wantCode(t, "new", call(t, c, m), "")
+		wantCode(t, "at its end", at(end), "")
+		err := at(end.Add(time.Second))
+		wantCode(t, "expired", err, cluster.CodeNoCertificate)
+		if err == nil || !strings.Contains(err.Error(), "expired") || cluster.HintOf(err) == "" {
+			t.Errorf("%s: the refusal does not tell why: %v", kind, err)
+		}
+		wantCode(t, "open to anybody", call(t, c, MethodVersion), "")
+		if n := dials.Load(); n != 1 {
+			t.Errorf("%s: %d connections", kind, n)
 		}
 	}
 }
