@@ -153,8 +153,8 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 		return json.Marshal(left.Results)
 	}
 	if p.Demotes() {
-		v := r.c.Voting(ctx)
-		if err := roles.CheckLoss(v, p.Node, r.name); err != nil {
+		v, err := r.mayLose(ctx, p.Node)
+		if err != nil {
 			return nil, err
 		}
 		left.voters = roles.VotersAfterLoss(v.MapVoters, p.Node, v.Leader, v.Reachable)
@@ -188,6 +188,29 @@ func (r *run) tidy(ctx context.Context, id cluster.NodeID) {
 		return
 	}
 	_, _ = r.c.KeyDestroy(ctx, id)
+}
+
+// A voter that was just started, or a machine under load, may need a moment to
+// answer before a loss of role is refused for want of it.
+const (
+	lossTries = 4
+	lossPause = 400 * time.Millisecond
+)
+
+// mayLose makes sure that the cluster can still decide without a node.
+func (r *run) mayLose(ctx context.Context, id cluster.NodeID) (roles.View, error) {
+	for try := 1; ; try++ {
+		v := r.c.Voting(ctx)
+		err := roles.CheckLoss(v, id, r.name)
+		if err == nil || try == lossTries {
+			return v, err
+		}
+		select {
+		case <-time.After(lossPause):
+		case <-ctx.Done():
+			return v, context.Cause(ctx)
+		}
+	}
 }
 
 func pairs(flags []roles.Flag) [][2]string {
