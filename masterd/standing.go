@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -156,8 +157,10 @@ func (d *Daemon) followNode(ctx context.Context) error {
 	}
 }
 
+// nodedClient believes root and its own user only: whoever else made a socket
+// at noded's path could otherwise say who the candidates are.
 func (d *Daemon) nodedClient() *rpc.LocalClient {
 	return rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) {
 		return d.cfg.DialLocal(ctx, d.cfg.Paths.NodedSock())
-	})
+	}, 0, uint32(os.Geteuid()))
 }

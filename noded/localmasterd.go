@@ -95,14 +95,19 @@ func (l *localMasterd) createKeys(ctx context.Context, r rpc.LocalKeysRequest) (
 
 // destroyKeys has masterd destroy its keys. If it does not run, noded removes
 // the files itself: it must not depend on masterd that a lost role loses its
-// keys.
+// keys. Under one that hangs it removes the keys alone, since the rest may be in
+// use, and tells that this was not all.
 func (l *localMasterd) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, masterdWork)
 	defer cancel()
 	var reply rpc.KeyDestroyReply
 	err := l.client.Do(ctx, http.MethodPost, rpc.LocalKeysDestroy, struct{}{}, &reply)
-	if absent(err) {
-		return l.removeKeys()
+	switch {
+	case absent(err):
+		return l.remove(l.keyFiles())
+	case err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		reply, err = l.remove([]string{l.at.SigningKey(), l.at.CandidateKey()})
+		reply.Problems = append(reply.Problems, "masterd does not answer: it may hold keys in memory until it is restarted, and its state is still on disk")
 	}
 	return reply, err
 }
@@ -113,9 +118,9 @@ func (l *localMasterd) keyFiles() []string {
 	}
 }
 
-func (l *localMasterd) removeKeys() (rpc.KeyDestroyReply, error) {
+func (l *localMasterd) remove(files []string) (rpc.KeyDestroyReply, error) {
 	var reply rpc.KeyDestroyReply
-	for _, p := range l.keyFiles() {
+	for _, p := range files {
 		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

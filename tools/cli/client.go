@@ -155,7 +155,7 @@ func (c *client) hasNoMap() bool {
 func (c *client) noded() *rpc.LocalClient {
 	return rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) {
 		return paths.DialUnix(ctx, c.at.NodedSock())
-	})
+	}, 0, uint32(os.Geteuid()))
 }
 
 func (c *client) nodeStatus(ctx context.Context) (rpc.LocalStatusReply, error) {
