@@ -3,12 +3,14 @@ package noded
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/internal/paths"
 	"rolekey/rpc"
@@ -72,7 +74,23 @@ func (m *member) createKey(ctx context.Context, q *rpc.Request) (any, error) {
 	return keys, nil
 }
 
+// makeKeys never takes up keys of a role that was lost: those are about to be
+// destroyed, and whoever stole them would be a candidate again.
 func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
+	if err := m.takeKeyTurn(ctx); err != nil {
+		return rpc.CandidateKeys{}, err
+	}
+	defer m.giveKeyTurn()
+	if m.hasLostKeys(m.keeper.View()) {
+		reply, err := m.destroyKeys(ctx)
+		if err == nil && len(reply.Problems) > 0 {
+			err = fmt.Errorf("%q", reply.Problems)
+		}
+		if err != nil {
+			return rpc.CandidateKeys{}, fmt.Errorf("destroy the keys of the role that was lost: %w", err)
+		}
+		m.demoted.Store(false)
+	}
 	keys, err := m.masterd.createKeys(ctx, rpc.LocalKeysRequest{
 		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Name: m.name(), Certificate: req.Certificate,
 	})
@@ -99,6 +117,10 @@ func (m *member) destroyKey(ctx context.Context, q *rpc.Request) (any, error) {
 	}
 	var reply rpc.KeyDestroyReply
 	err := rpc.Effect(ctx, func() (err error) {
+		if err := m.takeKeyTurn(ctx); err != nil {
+			return err
+		}
+		defer m.giveKeyTurn()
 		if m.candidate(m.keeper.View()) {
 			return cluster.Errorf(cluster.CodeConflict, "the map still names this node as a candidate")
 		}
@@ -143,14 +165,8 @@ const (
 func (m *member) sweepKeys(ctx context.Context) error {
 	for {
 		wait := sweepRound
-		if m.hasStrayKeys() {
-			reply, err := m.destroyKeys(ctx)
-			if err == nil && len(reply.Problems) == 0 {
-				m.demoted.Store(false)
-			} else if ctx.Err() == nil {
-				wait = sweepRetry
-				m.log.Warn("keys of the lost role are not destroyed yet", zap.Strings("problems", reply.Problems), zap.Error(err))
-			}
+		if !m.sweepOnce(ctx) {
+			wait = sweepRetry
 		}
 		if err := pause(ctx, wait, m.sweepNow); err != nil {
 			return err
@@ -158,10 +174,48 @@ func (m *member) sweepKeys(ctx context.Context) error {
 	}
 }
 
+// sweepOnce reports whether no key is left that should not be there.
+func (m *member) sweepOnce(ctx context.Context) bool {
+	if m.takeKeyTurn(ctx) != nil {
+		return false
+	}
+	defer m.giveKeyTurn()
+	if !m.hasStrayKeys() {
+		return true
+	}
+	reply, err := m.destroyKeys(ctx)
+	if err == nil && len(reply.Problems) == 0 {
+		m.demoted.Store(false)
+		return true
+	}
+	if ctx.Err() == nil {
+		m.log.Warn("keys of the lost role are not destroyed yet", zap.Strings("problems", reply.Problems), zap.Error(err))
+	}
+	return false
+}
+
+// takeKeyTurn waits until nobody else makes or destroys keys.
+func (m *member) takeKeyTurn(ctx context.Context) error {
+	select {
+	case m.keyTurn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (m *member) giveKeyTurn() { <-m.keyTurn }
+
+// hasLostKeys reports whether keys may lie here of a role that the map does not
+// give this node any more. A certificate is installed only after a map that
+// names it, so where a later map does not, the role was lost; keys without one
+// may be those of a promotion that is under way.
+func (m *member) hasLostKeys(v *candmap.View) bool {
+	return !m.candidate(v) && (m.demoted.Load() || exists(m.cfg.Paths.CandidateCert()))
+}
+
 // hasStrayKeys goes by a map that is fresh, unless this run has seen the role
-// go: a stale one may not tell of a promotion. A certificate is installed only
-// after a map that names it, so where a later map does not, the role was lost;
-// keys without one may be those of a promotion that is under way.
+// go: a stale one may not tell of a promotion.
 func (m *member) hasStrayKeys() bool {
 	v := m.keeper.View()
 	switch {
@@ -173,7 +227,7 @@ func (m *member) hasStrayKeys() bool {
 	case m.demoted.Load():
 		return true
 	default:
-		return m.keeper.Fresh() && (exists(m.cfg.Paths.CandidateCert()) || m.oldKeys(m.cfg.now().Add(-strayAge)))
+		return m.keeper.Fresh() && (m.hasLostKeys(v) || m.oldKeys(m.cfg.now().Add(-strayAge)))
 	}
 }
 

@@ -45,6 +45,7 @@ type member struct {
 	news     bell // view, beacon or freshness changed
 	pullNow  chan struct{}
 	sweepNow chan struct{} // keys may have to be destroyed
+	keyTurn  chan struct{} // held by whoever makes or destroys keys
 	rekeyNow chan struct{} // a node is gone, and knows the gossip key
 	demoted  atomic.Bool   // a newer map took the candidate role in this run
 	refused  atomic.Bool   // candidates say that this node is not in the roster
@@ -85,7 +86,7 @@ func (c *liveCert) identity() (pki.Identity, error) { return pki.Identify(c.pair
 func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m := &member{
 		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, keys: d.keys, certs: map[string]*liveCert{},
-		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
+		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, log: d.log, now: d.cfg.now}
 	m.logins = &sessions{

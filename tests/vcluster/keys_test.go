@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
 )
 
 // clean returns nil if nothing of a candidate lies on the node's disk.
@@ -79,5 +82,30 @@ func TestG5OfflineCandidate(t *testing.T) {
 		c.Settle()
 		c.Must(Offline(gone, false))
 		c.Must(Candidate(gone, true))
+	})
+}
+
+// TestG5RegainedRole gives a candidate that was away its role back at the very
+// moments at which it learns that it lost it. It never goes on with its old
+// keys, and is left with neither too few nor too many.
+func TestG5RegainedRole(t *testing.T) {
+	Run(t, 4, Options{}, func(t *testing.T, c *Cluster) {
+		for k := range 6 {
+			target := c.other()
+			loot := target.Steal()
+			target.PowerOff()
+			c.Must(Candidate(target, false))
+			c.Heal()
+			target.Start()
+			c.Pass(time.Duration(k) * step)
+			for c.Do(Candidate(target, true)).Status != state.JobSuccess {
+				c.Pass(step)
+			}
+			c.Settle()
+			if again := target.Steal(); again.Signing.Equal(loot.Signing) {
+				t.Errorf("%v after its return %s is a candidate again with its old signing key", time.Duration(k)*step, target.Short())
+			}
+			c.Refused("a call with the old certificate", loot.State(c.Node(4)), cluster.CodeNotInMap)
+		}
 	})
 }
