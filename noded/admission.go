@@ -126,6 +126,9 @@ func (a *admission) ask(ctx context.Context, to netip.AddrPort) (*welcome, []net
 	}
 	defer conn.Close()
 	w, node, err := a.meet(ctx, conn, to)
+	if cluster.CodeOf(err) == cluster.CodeBusy {
+		err = fmt.Errorf("%w: %w", errNotYet, err) // many nodes join at once
+	}
 	if err != nil {
 		return nil, nil, err
 	}
