@@ -101,7 +101,11 @@ func (m *member) mayDepose(id raft.ServerID) bool { return m.votes(m.candidate(i
 // raft. The map goes ahead when voters leave, and until raft has followed it is
 // raft's voters that elect: one of them may hold what was committed last.
 func (m *member) votes(c *candmap.Candidate) bool {
-	return c != nil && (c.Voter || m.node.Votes(consensus.ServerID(c.UUID, c.Incarnation)))
+	if c == nil || c.Voter {
+		return c != nil
+	}
+	n := m.started.Load() // raft asks before New has returned
+	return n != nil && n.Votes(consensus.ServerID(c.UUID, c.Incarnation))
 }
 
 // confirmed notes what a follower says that it holds: one that answers only

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,18 +26,19 @@ import (
 // started when the map names this node with a certificate that it holds, and
 // ended when the map no longer does.
 type member struct {
-	d      *Daemon
-	self   standing
-	keeper *candmap.Keeper
-	node   *consensus.Node
-	store  *consensus.Store
-	client *rpc.Client
-	server *rpc.Server
-	signer *signer
-	seen   *seenBook
-	keys   *keyserver.Server
-	log    *zap.Logger
-	office office
+	d       *Daemon
+	self    standing
+	keeper  *candmap.Keeper
+	node    *consensus.Node
+	started atomic.Pointer[consensus.Node] // node, for those who may ask before it is set
+	store   *consensus.Store
+	client  *rpc.Client
+	server  *rpc.Server
+	signer  *signer
+	seen    *seenBook
+	keys    *keyserver.Server
+	log     *zap.Logger
+	office  office
 }
 
 // newMember opens everything and checks that the disk is no restored copy.
@@ -94,6 +96,7 @@ func (m *member) openRaft(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
+	m.started.Store(m.node)
 	m.signer, err = newSigner(m.node, m.self.node, m.d.vault.signer, store, m.d.cfg.Now)
 	if err != nil {
 		return errors.Join(err, m.node.Close(), store.Close())
