@@ -42,10 +42,10 @@ func (l *leader) reconcile(ctx context.Context) error {
 // publishHead publishes what was committed by a call that ended before it was
 // published.
 func (l *leader) publishHead(ctx context.Context) {
-	head := l.node.State().Head().Version
-	if !head.Newer(l.held().At()) {
+	if !l.unpublished() {
 		return
 	}
+	head := l.node.State().Head().Version
 	if _, err := l.publish(ctx, head, nil); err != nil && ctx.Err() == nil {
 		l.log.Warn("a committed map is not published yet", zap.Stringer("version", head), zap.Error(err))
 	}

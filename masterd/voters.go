@@ -101,6 +101,11 @@ func (l *leader) answering(ctx context.Context, ids []cluster.NodeID) map[cluste
 	return answers
 }
 
+// unpublished reports whether a committed map is not signed yet. Until it is,
+// those who left by it are among the voters that must sign it, and can do so
+// only while they follow the log.
+func (l *leader) unpublished() bool { return l.node.State().Head().Version.Newer(l.held().At()) }
+
 // stepVoters makes one step towards the right voters, and reports whether it
 // made one. A step that seems due is decided again with fresh answers.
 func (l *leader) stepVoters(ctx context.Context) (bool, error) {
@@ -108,7 +113,7 @@ func (l *leader) stepVoters(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	step := roles.NextVoters(l.votingNow(ctx))
-	if step.Kind == roles.VoterNone {
+	if step.Kind == roles.VoterNone || l.unpublished() {
 		return false, nil
 	}
 	l.log.Info("changing voters", zap.String("step", string(step.Kind)), zap.Stringer("node", step.Node))

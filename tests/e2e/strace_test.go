@@ -65,11 +65,17 @@ func (w *world) inject(pid int, what string) *injection {
 	return i
 }
 
-// end detaches strace; the daemon lives on if it still lives.
+// end detaches strace; the daemon lives on if it still lives. Now and then
+// strace 6.1 does not notice that a daemon with many threads has been killed.
 func (i *injection) end() {
 	_ = i.cmd.Process.Signal(syscall.SIGINT) // it may have ended with the daemon
-	err := <-i.done
-	i.done <- err
+	select {
+	case err := <-i.done:
+		i.done <- err
+	case <-time.After(5 * time.Second):
+		_ = i.cmd.Process.Kill()
+		i.done <- <-i.done
+	}
 }
 
 // hits is how often the injection took effect; call it after end.

@@ -17,10 +17,10 @@ import (
 
 // TestG7Chaos makes random changes while random things happen to random nodes.
 // What a job reports holds at that moment, and when all nodes are up and
-// connected again the cluster settles. ROLEKEY_VCLUSTER_SEED repeats the
-// choices of a run, though not its order of events.
+// connected again the cluster settles. ROLEKEY_VCLUSTER_SEED chooses other
+// changes; the order of events differs from run to run in any case.
 func TestG7Chaos(t *testing.T) {
-	seed, rounds := rand.Uint64(), 12
+	seed, rounds := uint64(1), 12
 	if s, err := strconv.ParseUint(os.Getenv("ROLEKEY_VCLUSTER_SEED"), 10, 64); err == nil {
 		seed = s
 	}
