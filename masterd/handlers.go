@@ -99,9 +99,11 @@ func (m *member) mayDepose(id raft.ServerID) bool { return m.votes(m.candidate(i
 
 // votes reports whether an entry of the map is that of a voter, in the map or in
 // raft. The map goes ahead when voters leave, and until raft has followed it is
-// raft's voters that elect: one of them may hold what was committed last.
+// raft's voters that elect: one of them may hold what was committed last. Raft
+// goes ahead when voters come; to a node that has not heard of it yet, such a
+// leader proves itself by the map that names it master.
 func (m *member) votes(c *candmap.Candidate) bool {
-	if c == nil || c.Voter {
+	if c == nil || c.Voter || c.UUID == m.keeper.View().Map.Master {
 		return c != nil
 	}
 	n := m.started.Load() // raft asks before New has returned
