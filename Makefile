@@ -20,7 +20,10 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)" 
 export PATH := $(PATH):$(CURDIR)/.cache/openssh/usr/bin
 SSHD = ROLEKEY_SSHD="$$(tools/install/fetch-sshd.sh)"; export ROLEKEY_SSHD
 
-TESTS ?= ./...
+# Virtual time with thousands of goroutines now and then breaks the race
+# detector's own runtime ("ThreadSanitizer: CHECK failed"): these go without it.
+VIRTUAL := ./candmap/gossip ./tests/vcluster
+TESTS ?= $(shell $(GO) list ./... | grep -v -e /candmap/gossip$$ -e /tests/vcluster$$)
 TESTFLAGS ?=
 FUZZTIME ?= 10s
 
@@ -41,7 +44,8 @@ build: ## Build all programs into bin/, static.
 
 .PHONY: test
 test: build .cache/bin/testsum ## Run all tests; ends with the line N passed, N failed.
-	@$(SSHD); set -x; $(GO) test -json -buildvcs=false -count=1 -timeout 10m $(RACE) $(TESTFLAGS) $(TESTS) | .cache/bin/testsum
+	@$(SSHD); flags="-json -buildvcs=false -count=1 -timeout 10m $(TESTFLAGS)"; set -x; \
+	{ $(GO) test $$flags $(RACE) $(TESTS) || true; $(GO) test $$flags $(VIRTUAL) || true; } | .cache/bin/testsum
 
 .PHONY: demo
 demo: build ## Start a cluster on this machine and show what Rolekey promises.

@@ -84,6 +84,15 @@ func (r *reach) failed(id cluster.NodeID, err error, now time.Time) {
 	r.nodes[id] = c
 }
 
+// back notes that a node answers again, so that others wait for it.
+func (r *reach) back(id cluster.NodeID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.nodes[id]
+	c.failures, c.slow = 0, 0
+	r.nodes[id] = c
+}
+
 // asking notes that an attempt begins.
 func (r *reach) asking(id cluster.NodeID, now time.Time) {
 	r.mu.Lock()

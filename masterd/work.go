@@ -85,7 +85,11 @@ func (w worker) Answers(ctx context.Context, node cluster.NodeID) error {
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
 	var v rpc.VersionReply
-	return w.l.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodVersion, "", nil, &v)
+	err := w.l.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodVersion, "", nil, &v)
+	if err == nil {
+		w.l.push.reach.back(node) // while it was offline nobody waited for it
+	}
+	return err
 }
 
 // KeyCreate implements jobs.Cluster.
