@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -110,13 +111,30 @@ func takeLock(dir dirRef, name string) (*os.File, error) {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
 	lock := os.NewFile(uintptr(fd), name)
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock(fd); err != nil {
 		if err == unix.EWOULDBLOCK {
 			err = fmt.Errorf("another process listens here: %w", syscall.EADDRINUSE)
 		}
 		return nil, errors.Join(err, lock.Close())
 	}
 	return lock, nil
+}
+
+// A child that the last owner was just starting holds its lock until it has
+// executed its program.
+const (
+	lockTries = 25
+	lockPause = 4 * time.Millisecond
+)
+
+func flock(fd int) (err error) {
+	for range lockTries {
+		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+			return err
+		}
+		time.Sleep(lockPause) // why-sleep: a lock that blocks could not be given up
+	}
+	return err
 }
 
 // bind prepares the socket under a temporary name and renames it, so that at
