@@ -172,8 +172,14 @@ func (c *Cluster) recover(when string) {
 		c.t.Fatalf("%s: not settled: %v", when, err)
 	}
 	for _, n := range c.Nodes {
-		if st, err := c.State(); err == nil && st.Role(n.ID) == cluster.RoleOffline {
-			c.Must(Offline(n, false))
+		st, err := c.State()
+		c.must(err)
+		// A node that was offline hears of the cluster only bit by bit.
+		for tries := 10; tries > 0 && st.Role(n.ID) == cluster.RoleOffline; tries-- {
+			if c.Do(Offline(n, false)).Status == state.JobSuccess {
+				break
+			}
+			c.Pass(time.Second)
 		}
 	}
 	if err := c.within(Limit, c.Check); err != nil {
