@@ -27,6 +27,9 @@ type lan struct {
 	evil  raft.ServerID  // answers what raft sends the log to with a far term
 	lied  atomic.Int64   // how often it did
 	hooks Hooks          // of every node
+
+	// lose, if set, tells of an answer that was given whether it gets lost.
+	lose func(to raft.ServerID, message string, body []byte) bool
 }
 
 func newLAN() *lan {
@@ -73,7 +76,11 @@ func (p port) Send(ctx context.Context, to raft.ServerID, message string, body [
 	if n == nil {
 		return nil, errors.New("connection refused")
 	}
-	return handle(ctx, n, p.from, message, body)
+	answer, err := handle(ctx, n, p.from, message, body)
+	if p.lan.lose != nil && p.lan.lose(to, message, body) {
+		return nil, errors.New("connection reset")
+	}
+	return answer, err
 }
 
 // hangDisk is a disk in memory that can be made to hang: every write then

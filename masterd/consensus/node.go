@@ -58,6 +58,7 @@ type Node struct {
 	transport *Transport
 	fsm       *fsm
 	stable    raft.StableStore
+	snapshots raft.SnapshotStore
 	id        raft.ServerID
 	timing    Timing
 	fatal     func(error)
@@ -75,7 +76,7 @@ func New(cfg Config) (*Node, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	n := &Node{
 		transport: NewTransport(cfg.ID, cfg.Sender), fsm: newFSM(cfg.Fatal),
-		stable: cfg.Stable, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, stop: stop, proposing: make(chan struct{}, 1),
+		stable: cfg.Stable, snapshots: cfg.Snapshots, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, stop: stop, proposing: make(chan struct{}, 1),
 	}
 	n.transport.hooks = cfg.Hooks
 	logs, err := raft.NewLogCache(logCache, cfg.Logs)
@@ -171,7 +172,26 @@ func (n *Node) Leadership() <-chan bool { return n.raft.LeaderCh() }
 
 // Handle gives a message to raft and returns the encoded answer.
 func (n *Node) Handle(ctx context.Context, m *Message) ([]byte, error) {
+	if a, ok := m.cmd.(*raft.AppendEntriesRequest); ok {
+		n.bridge(a)
+	}
 	return n.transport.Handle(ctx, m)
+}
+
+// bridge checks for raft that new entries follow the newest snapshot. Raft
+// looks for the entry before them in its log only, where the snapshot's last
+// one is not. So a follower that stored the first entries after a snapshot, and
+// whose answer was lost, would be sent that snapshot again and again, for ever.
+func (n *Node) bridge(a *raft.AppendEntriesRequest) {
+	if a.PrevLogEntry == 0 || a.PrevLogEntry == n.raft.LastIndex() || len(a.Entries) == 0 || a.Entries[0].Index != a.PrevLogEntry+1 {
+		return
+	}
+	metas, err := n.snapshots.List()
+	if err != nil || len(metas) == 0 || metas[0].Index != a.PrevLogEntry || metas[0].Term != a.PrevLogTerm {
+		return // raft will say what is missing
+	}
+	a.PrevLogEntry, a.PrevLogTerm = 0, 0 // nothing is left to compare
+	a.LeaderCommitIndex = min(a.LeaderCommitIndex, a.Entries[len(a.Entries)-1].Index)
 }
 
 // Propose commits one command that is derived from the newest state and

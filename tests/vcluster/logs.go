@@ -20,7 +20,7 @@ type logs struct {
 	lines []string
 }
 
-const maxLines = 4000
+const maxLines = 40000
 
 func newLogs() *logs {
 	l := &logs{level: zapcore.InfoLevel}
