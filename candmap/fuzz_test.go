@@ -82,7 +82,7 @@ func FuzzRosterBucket(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := candmap.NewRoster(got.Nodes())
+		again, err := candmap.NewRoster(got.Nodes(), got.Settings())
 		if err != nil || again.Hash() != got.Hash() {
 			t.Errorf("a roster that was accepted is made otherwise: %v", err)
 		}

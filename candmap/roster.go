@@ -6,6 +6,13 @@ import (
 	"rolekey/cluster"
 )
 
+// Settings are facts about the whole cluster that every node needs. They are
+// part of the roster's index from format 2 on.
+type Settings struct {
+	Name    cluster.Name           `json:"name"`           // of the cluster
+	Address *cluster.MasterAddress `json:"master_address"` // null: there is none
+}
+
 // RosterNode is what every node knows of another node.
 type RosterNode struct {
 	UUID        cluster.NodeID   `json:"uuid"`

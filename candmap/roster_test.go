@@ -45,7 +45,7 @@ func TestOneNodeMovesOneBucket(t *testing.T) {
 	nodes := make([]candmap.RosterNode, 300)
 	copy(nodes, old.Nodes())
 	nodes[17].Flags.Drained = true
-	next, err := candmap.NewRoster(nodes)
+	next, err := candmap.NewRoster(nodes, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,11 +104,11 @@ func TestBadRosters(t *testing.T) {
 	} {
 		nodes := []candmap.RosterNode{ct.RosterNode(1), ct.RosterNode(2)}
 		change(&nodes[0], &nodes[1])
-		if _, err := candmap.NewRoster(nodes); cluster.CodeOf(err) != cluster.CodeBadFormat {
+		if _, err := candmap.NewRoster(nodes, nil); cluster.CodeOf(err) != cluster.CodeBadFormat {
 			t.Errorf("%s: %v, want bad_format", name, err)
 		}
 	}
-	if _, err := candmap.NewRoster(nil); err == nil {
+	if _, err := candmap.NewRoster(nil, nil); err == nil {
 		t.Error("a roster of no nodes was made")
 	}
 }
@@ -116,7 +116,7 @@ func TestBadRosters(t *testing.T) {
 func TestSharedHostKeysAreAllowed(t *testing.T) {
 	a, b := ct.RosterNode(1), ct.RosterNode(2)
 	a.HostKeys = b.HostKeys
-	if _, err := candmap.NewRoster([]candmap.RosterNode{a, b}); err != nil {
+	if _, err := candmap.NewRoster([]candmap.RosterNode{a, b}, nil); err != nil {
 		t.Errorf("machines of one image: %v", err)
 	}
 }

@@ -7,12 +7,13 @@ import (
 	"rolekey/cluster"
 )
 
-// NewRoster checks the nodes and makes the documents. The order given does not
-// matter; the slice is copied, what its elements point to is shared.
-func NewRoster(nodes []RosterNode) (*Roster, error) {
+// NewRoster checks the nodes and makes the documents; without settings in
+// format 1. The order given does not matter; the slice is copied, what its
+// elements point to is shared.
+func NewRoster(nodes []RosterNode, settings *Settings) (*Roster, error) {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b RosterNode) int { return bytes.Compare(a.UUID[:], b.UUID[:]) })
-	if err := validRoster(nodes); err != nil {
+	if err := validRoster(nodes, settings); err != nil {
 		return nil, wrapCode("make roster", err)
 	}
 	var buckets [RosterBuckets][]RosterNode
@@ -20,7 +21,7 @@ func NewRoster(nodes []RosterNode) (*Roster, error) {
 		i := bucketOf(n.UUID)
 		buckets[i] = append(buckets[i], n)
 	}
-	ri := RosterIndex{Count: len(nodes)}
+	ri := RosterIndex{Count: len(nodes), Settings: settings}
 	docs := map[cluster.Digest][]byte{}
 	for i, b := range buckets {
 		if len(b) == 0 {
@@ -38,7 +39,7 @@ func NewRoster(nodes []RosterNode) (*Roster, error) {
 		return nil, wrapCode("make roster index", err)
 	}
 	docs[cluster.DigestOf(index)] = index
-	return newRoster(nodes, index, docs), nil
+	return newRoster(nodes, &ri, index, docs), nil
 }
 
 // AssembleRoster reads a roster from its documents; doc returns nil for one
@@ -76,10 +77,10 @@ func AssembleRoster(want cluster.Digest, doc func(cluster.Digest) []byte) (*Rost
 		return nil, bad("assemble roster: %d nodes, the index says %d", len(nodes), ri.Count)
 	}
 	slices.SortFunc(nodes, func(a, b RosterNode) int { return bytes.Compare(a.UUID[:], b.UUID[:]) })
-	if err := validRoster(nodes); err != nil {
+	if err := validRoster(nodes, ri.Settings); err != nil {
 		return nil, wrapCode("assemble roster", err)
 	}
-	return newRoster(nodes, index, docs), nil
+	return newRoster(nodes, ri, index, docs), nil
 }
 
 // inBucket checks that a bucket is not empty, sorted, and holds what belongs
@@ -99,9 +100,9 @@ func inBucket(nodes []RosterNode, bucket int) error {
 	return nil
 }
 
-func newRoster(nodes []RosterNode, index []byte, docs map[cluster.Digest][]byte) *Roster {
+func newRoster(nodes []RosterNode, ri *RosterIndex, index []byte, docs map[cluster.Digest][]byte) *Roster {
 	r := &Roster{
-		nodes: nodes, index: index, hash: cluster.DigestOf(index), docs: docs,
+		nodes: nodes, index: index, settings: ri.Settings, hash: cluster.DigestOf(index), docs: docs,
 		byName:     make(map[cluster.Name]*RosterNode, len(nodes)),
 		byIdentity: make(map[cluster.Digest]*RosterNode, len(nodes)),
 		byServer:   make(map[cluster.Digest]*RosterNode, len(nodes)),
@@ -120,11 +121,14 @@ func newRoster(nodes []RosterNode, index []byte, docs map[cluster.Digest][]byte)
 }
 
 // validRoster checks sorted nodes, each by itself and against the others.
-func validRoster(nodes []RosterNode) error {
+func validRoster(nodes []RosterNode, settings *Settings) error {
 	if len(nodes) == 0 {
 		return bad("no nodes")
 	}
 	seen := newSeen()
+	if settings != nil && settings.Address != nil {
+		seen.add("addr", settings.Address.Address.Addr().String()) // no node's own
+	}
 	for i := range nodes {
 		if i > 0 && nodes[i-1].UUID == nodes[i].UUID {
 			return bad("node %s is listed twice", nodes[i].UUID)

@@ -13,11 +13,12 @@ import (
 // index by hash, and the index the buckets.
 const (
 	RosterIndexType  = "application/vnd.rolekey.roster-index.v1+json"
+	RosterIndexType2 = "application/vnd.rolekey.roster-index.v2+json" // with settings
 	RosterBucketType = "application/vnd.rolekey.roster-bucket.v1+json"
 )
 
 const (
-	maxIndexItems  = 16 + RosterBuckets
+	maxIndexItems  = 32 + RosterBuckets
 	maxBucketItems = MaxBucket / 16 // the leanest node needs more than 16 bytes for each of its values
 )
 
@@ -27,6 +28,7 @@ type Roster struct {
 	nodes      []RosterNode // sorted by UUID
 	hash       cluster.Digest
 	index      []byte
+	settings   *Settings
 	docs       map[cluster.Digest][]byte
 	byName     map[cluster.Name]*RosterNode
 	byIdentity map[cluster.Digest]*RosterNode
@@ -38,6 +40,9 @@ func (r *Roster) Hash() cluster.Digest { return r.hash }
 
 // Index returns the index document.
 func (r *Roster) Index() []byte { return r.index }
+
+// Settings returns what the roster says of the whole cluster; nil in format 1.
+func (r *Roster) Settings() *Settings { return r.settings }
 
 // Docs returns the index and the buckets, by hash.
 func (r *Roster) Docs() map[cluster.Digest][]byte { return r.docs }
@@ -69,14 +74,22 @@ func (r *Roster) ByServer(pin cluster.Digest) *RosterNode { return r.byServer[pi
 
 // RosterIndex lists the buckets of a roster; the zero digest is an empty one.
 type RosterIndex struct {
-	Count   int
-	Buckets [RosterBuckets]cluster.Digest
+	Count    int
+	Buckets  [RosterBuckets]cluster.Digest
+	Settings *Settings // nil: format 1
 }
 
 type wireIndex struct {
 	Type    string           `json:"type"`
 	Nodes   int              `json:"nodes"`
 	Buckets []cluster.Digest `json:"buckets"`
+}
+
+type wireIndex2 struct {
+	Type     string           `json:"type"`
+	Settings *Settings        `json:"settings"`
+	Nodes    int              `json:"nodes"`
+	Buckets  []cluster.Digest `json:"buckets"`
 }
 
 type wireBucket struct {
@@ -88,20 +101,53 @@ type wireBucket struct {
 func bucketOf(id cluster.NodeID) int { return int(cluster.DigestOf(id[:])[0]) % RosterBuckets }
 
 func (ri *RosterIndex) encode() ([]byte, error) {
-	return marshalWithin(wireIndex{RosterIndexType, ri.Count, ri.Buckets[:]}, MaxRosterIndex)
+	if ri.Settings == nil {
+		return marshalWithin(wireIndex{RosterIndexType, ri.Count, ri.Buckets[:]}, MaxRosterIndex)
+	}
+	if err := ri.Settings.validate(); err != nil {
+		return nil, err
+	}
+	return marshalWithin(wireIndex2{RosterIndexType2, ri.Settings, ri.Count, ri.Buckets[:]}, MaxRosterIndex)
+}
+
+func (s *Settings) validate() error {
+	if _, err := cluster.ParseName(string(s.Name)); err != nil {
+		return bad("name of the cluster: %v", err)
+	}
+	if s.Address == nil {
+		return nil
+	}
+	if err := s.Address.Check(); err != nil {
+		return bad("%v", err)
+	}
+	return nil
 }
 
 // ParseRosterIndex reads an index whose hash is known.
 func ParseRosterIndex(b []byte, want cluster.Digest) (*RosterIndex, error) {
 	ri := new(RosterIndex)
-	err := parseHashed(b, want, RosterIndexType, MaxRosterIndex, maxIndexItems, func(w *wireIndex) ([]byte, error) {
-		if w.Nodes < 1 || len(w.Buckets) != RosterBuckets {
-			return nil, bad("%d nodes in %d buckets, want at least 1 in %d", w.Nodes, len(w.Buckets), RosterBuckets)
+	fill := func(nodes int, buckets []cluster.Digest) ([]byte, error) {
+		if nodes < 1 || len(buckets) != RosterBuckets {
+			return nil, bad("%d nodes in %d buckets, want at least 1 in %d", nodes, len(buckets), RosterBuckets)
 		}
-		ri.Count = w.Nodes
-		copy(ri.Buckets[:], w.Buckets)
+		ri.Count = nodes
+		copy(ri.Buckets[:], buckets)
 		return ri.encode()
-	})
+	}
+	var err error
+	if isDocType(b, RosterIndexType) {
+		err = parseHashed(b, want, RosterIndexType, MaxRosterIndex, maxIndexItems, func(w *wireIndex) ([]byte, error) {
+			return fill(w.Nodes, w.Buckets)
+		})
+	} else {
+		err = parseHashed(b, want, RosterIndexType2, MaxRosterIndex, maxIndexItems, func(w *wireIndex2) ([]byte, error) {
+			if w.Settings == nil {
+				return nil, bad("the settings are missing")
+			}
+			ri.Settings = w.Settings
+			return fill(w.Nodes, w.Buckets)
+		})
+	}
 	if err != nil {
 		return nil, wrapCode("parse roster index", err)
 	}
@@ -157,10 +203,14 @@ func parseHashed[T any](b []byte, want cluster.Digest, docType string, maxBytes,
 	return err
 }
 
-// checkDocType uses that a canonical document begins with its type.
-func checkDocType(b []byte, docType string) error {
+// isDocType uses that a canonical document begins with its type.
+func isDocType(b []byte, docType string) bool {
 	head, _ := json.Marshal(docType) // a constant marshals
-	if bytes.HasPrefix(b, append([]byte(`{"type":`), head...)) {
+	return bytes.HasPrefix(b, append([]byte(`{"type":`), head...))
+}
+
+func checkDocType(b []byte, docType string) error {
+	if isDocType(b, docType) {
 		return nil
 	}
 	stem := docType[:strings.LastIndex(docType, ".v")+2]

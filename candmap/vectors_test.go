@@ -30,6 +30,7 @@ type vectors struct {
 	Follow  []verifyVector `json:"follow"`
 	Beacon  []verifyVector `json:"beacon"`
 	Roster  rosterVector   `json:"roster"`
+	Roster2 rosterVector   `json:"roster2"` // format 2
 }
 
 type keyVector struct {
@@ -83,17 +84,21 @@ func makeVectors(t *testing.T) vectors {
 		k := ct.Key(n)
 		v.Keys = append(v.Keys, keyVector{hex.EncodeToString(k.Seed()), hex.EncodeToString(ct.Public(n)), candmap.KeyIDOf(ct.Public(n).Public())})
 	}
-	r := ct.Roster(1, 2, 3)
-	v.Roster = rosterVector{Hash: r.Hash(), Index: string(r.Index())}
+	v.Roster, v.Roster2 = makeRosterVector(t, ct.Roster(1, 2, 3)), makeRosterVector(t, settled(t, 1, 2, 3))
+	return v
+}
+
+func makeRosterVector(t *testing.T, r *candmap.Roster) rosterVector {
+	v := rosterVector{Hash: r.Hash(), Index: string(r.Index())}
 	ri, err := candmap.ParseRosterIndex(r.Index(), r.Hash())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range ri.Missing(func(cluster.Digest) bool { return false }) {
-		v.Roster.Buckets = append(v.Roster.Buckets, string(r.Docs()[d]))
+		v.Buckets = append(v.Buckets, string(r.Docs()[d]))
 	}
 	for _, n := range r.Nodes() {
-		v.Roster.Names = append(v.Roster.Names, n.Name)
+		v.Names = append(v.Names, n.Name)
 	}
 	return v
 }
@@ -310,6 +315,7 @@ func TestVectors(t *testing.T) {
 		checkOutcome(t, c.Name, err, c.Want)
 	}
 	v.Roster.check(t)
+	v.Roster2.check(t)
 }
 
 func (c verifyVector) parse(t *testing.T) (*candmap.Verified, candmap.Envelope) {

@@ -147,6 +147,7 @@ func firstState(ca *pki.CA, r *rpc.BootstrapRequest, node state.Node) (*state.St
 	body := state.Genesis{
 		Cluster: state.Cluster{UUID: r.Cluster, Name: r.Init.Cluster}, Params: p,
 		CA: state.CA{Cert: ca.Cert.Raw, Key: caKey}, Gossip: cluster.NewSecret(gossip), Recovery: r.Recovery, Node: node,
+		FeatureLevel: cluster.FeatureLevel,
 	}
 	cmd, err := state.Propose(state.New(), state.KindGenesis, body, state.Meta{Time: candmap.Stamp(r.Now), Actor: "gnt-cluster init"})
 	if err != nil {

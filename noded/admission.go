@@ -51,7 +51,7 @@ func (d *Daemon) newAdmission(ctx context.Context, t pki.TokenFields, addrs []ne
 	}
 	a.body = rpc.AdmitBody{
 		Record: t.Record, Name: t.Name, Addresses: addrs,
-		Server: a.server.der, Identity: a.identity.der, Software: buildinfo.Version(), Features: features,
+		Server: a.server.der, Identity: a.identity.der, Software: buildinfo.Version(), Features: cluster.FeatureLevel,
 	}
 	set, err := d.ssh.get(ctx)
 	a.body.Ports = set.ports(&d.cfg)

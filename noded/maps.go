@@ -12,11 +12,8 @@ import (
 	"rolekey/rpc"
 )
 
-// features is the highest feature_level that this program knows.
-const features = 1
-
 func (m *member) serveVersion(context.Context, *rpc.Request) (any, error) {
-	return rpc.VersionReply{Software: buildinfo.Version(), Features: features, Daemon: "noded"}, nil
+	return rpc.VersionReply{Software: buildinfo.Version(), Features: cluster.FeatureLevel, Daemon: "noded"}, nil
 }
 
 func (m *member) serveHealth(context.Context, *rpc.Request) (any, error) {

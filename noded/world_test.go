@@ -118,7 +118,7 @@ func (w *world) issueCSR(kind pki.Kind, n candmap.RosterNode, csr []byte) ([]byt
 // of the one before.
 func (w *world) publish(m *candmap.Map) candmap.Envelope {
 	w.t.Helper()
-	roster, err := candmap.NewRoster(w.nodes)
+	roster, err := candmap.NewRoster(w.nodes, nil)
 	w.check(err)
 	m.Roster, m.Issued = roster.Hash(), candmap.Stamp(time.Now().Add(w.ahead))
 	slices.SortFunc(m.Candidates, func(a, b candmap.Candidate) int { return slices.Compare(a.UUID[:], b.UUID[:]) })

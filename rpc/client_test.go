@@ -258,7 +258,7 @@ func TestSeveralAddresses(t *testing.T) {
 			changed[i].Addresses = []netip.Addr{ct.Addr(4), live}
 		}
 	}
-	r, err := candmap.NewRoster(changed)
+	r, err := candmap.NewRoster(changed, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

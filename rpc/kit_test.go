@@ -117,7 +117,7 @@ func (w *world) roster(without ...int) *candmap.Roster {
 		node.Identity = []cluster.Digest{pki.PinOf(w.cert(pki.KindIdentity, n).Leaf)}
 		nodes = append(nodes, node)
 	}
-	r, err := candmap.NewRoster(nodes)
+	r, err := candmap.NewRoster(nodes, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -159,7 +159,7 @@ func Roster(nodes ...int) *candmap.Roster {
 	for _, n := range nodes {
 		list = append(list, RosterNode(n))
 	}
-	r, err := candmap.NewRoster(list)
+	r, err := candmap.NewRoster(list, nil)
 	must(err)
 	return r
 }

@@ -291,7 +291,7 @@ func TestSeveralAddresses(t *testing.T) {
 			node.Addresses = []netip.Addr{ct.Addr(n), at(n)}
 			list = append(list, node)
 		}
-		r, err := candmap.NewRoster(list)
+		r, err := candmap.NewRoster(list, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,7 +73,7 @@ func TestRealSockets(t *testing.T) {
 		node.Ports.Gossip = freePort(t, node.Addresses[0])
 		nodes = append(nodes, node)
 	}
-	r, err := candmap.NewRoster(nodes)
+	r, err := candmap.NewRoster(nodes, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,6 +87,9 @@ func (s *State) step(c Command) (*draft, *cluster.Error) {
 	if s.Founded() == (c.Kind == KindGenesis) {
 		return nil, cluster.Errorf(cluster.CodeConflict, "%s: the cluster must be founded first, and only once", c.Kind)
 	}
+	if err := s.mayEmit(b); err != nil {
+		return nil, asError(fmt.Errorf("%s: %w", c.Kind, err))
+	}
 	copied := *s
 	d := &draft{State: &copied, now: c.Time, actor: c.Actor, requestID: c.RequestID}
 	if err := b.apply(d); err != nil {

@@ -26,7 +26,7 @@ func (g *genesisWire) apply(d *draft) error {
 	}
 	d.Cluster = g.Cluster
 	d.Cluster.Created = d.now
-	d.Params, d.Recovery, d.FeatureLevel = g.Params, g.Recovery, 1
+	d.Params, d.Recovery, d.FeatureLevel = g.Params, g.Recovery, max(g.FeatureLevel, 1)
 	d.CA = CA{g.CA.Cert, cluster.NewSecret(g.CAKey)}
 	d.Gossip = cluster.NewSecret(g.GossipKey)
 	d.Master = n.UUID
@@ -81,8 +81,26 @@ func (c *FeatureLevel) apply(d *draft) error {
 	if c.Level <= d.FeatureLevel {
 		return conflict("feature level %d: it is %d already, and only rises", c.Level, d.FeatureLevel)
 	}
-	d.FeatureLevel = c.Level
+	d.FeatureLevel, d.mapped = c.Level, true
 	return nil
+}
+
+func (c *ClusterChange) apply(d *draft) error {
+	if c.Name != nil {
+		d.Cluster.Name, d.mapped = *c.Name, true
+	}
+	d.Cluster.Tags = mergeTags(d.Cluster.Tags, c.AddTags, c.DelTags)
+	if len(d.Cluster.Tags) == 0 {
+		d.Cluster.Tags = nil // absent, as before the first one
+	}
+	if len(d.Cluster.Tags) > MaxTags {
+		return conflict("more than %d tags", MaxTags)
+	}
+	if err := checkTags(d.Cluster.Tags); err != nil {
+		return err
+	}
+	set(&d.QueueDrained, c.QueueDrained)
+	return d.linkJob(c.Job)
 }
 
 func (c *gossipWire) apply(d *draft) error {

@@ -14,7 +14,7 @@ func (c *NodeChange) apply(d *draft) error {
 		return err
 	}
 	if c.Flags != nil {
-		n.Flags = c.Flags.Apply(n.Flags)
+		n.setFlags(c.Flags.Apply(n.Flags), d.FeatureLevel)
 	}
 	if !n.Flags.MasterCandidate {
 		if n.UUID == d.Master {
@@ -36,6 +36,14 @@ func (c *NodeChange) apply(d *draft) error {
 		return err
 	}
 	return d.linkJob(c.Job)
+}
+
+// setFlags changes the flags and remembers whether a node that is offline was a
+// candidate. Builds of an earlier level do not, so nobody does until all can.
+func (n *Node) setFlags(f cluster.Flags, level int) {
+	was := n.Flags.MasterCandidate || n.WasCandidate
+	n.WasCandidate = level >= LevelSettings && was && f.Offline && f.MasterCapable
+	n.Flags = f
 }
 
 // checkCandidateCert checks that the stored candidate certificate is one that

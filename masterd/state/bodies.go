@@ -17,6 +17,7 @@ const (
 	KindParamsChange    = "params-change"
 	KindFeatureLevel    = "feature-level"
 	KindGossipChange    = "gossip-change"
+	KindClusterChange   = "cluster-change"
 	KindAdmissionCreate = "admission-create"
 	KindAdmissionRevoke = "admission-revoke"
 	KindAdmissionSpent  = "admission-spent"
@@ -38,6 +39,7 @@ var kinds = map[string]func([]byte) (body, error){
 	KindParamsChange:    reader[ParamsChange](),
 	KindFeatureLevel:    reader[FeatureLevel](),
 	KindGossipChange:    reader[gossipWire](),
+	KindClusterChange:   reader[ClusterChange](),
 	KindAdmissionCreate: reader[AdmissionCreate](),
 	KindAdmissionRevoke: reader[AdmissionRevoke](),
 	KindAdmissionSpent:  reader[AdmissionSpent](),
@@ -61,6 +63,8 @@ type Genesis struct {
 	Gossip   cluster.Secret   `json:"-"`
 	Recovery candmap.Recovery `json:"recovery"`
 	Node     Node             `json:"node"`
+
+	FeatureLevel int `json:"feature_level,omitempty"` // 0 means 1
 }
 
 type genesisWire struct {
@@ -85,6 +89,16 @@ type SetVoters struct {
 type ParamsChange struct {
 	Params ParamsPatch `json:"params"`
 	Job    *JobUpdate  `json:"job,omitempty"`
+}
+
+// ClusterChange changes what the cluster says of itself, and whether it takes
+// new jobs. What is unset stays.
+type ClusterChange struct {
+	Name         *cluster.Name `json:"name,omitempty"`
+	AddTags      []string      `json:"add_tags,omitempty"`
+	DelTags      []string      `json:"del_tags,omitempty"`
+	QueueDrained *bool         `json:"queue_drained,omitempty"`
+	Job          *JobUpdate    `json:"job,omitempty"`
 }
 
 // FeatureLevel raises the level of features that may be emitted.

@@ -145,6 +145,9 @@ func decodeBody(kind string, b []byte) (body, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", err, ErrUnknownCommand)
 	}
+	if l, ok := v.(raiser); ok && l.raises() > cluster.FeatureLevel {
+		return nil, fmt.Errorf("feature level %d, and this build knows %d: %w", l.raises(), cluster.FeatureLevel, ErrUnknownCommand)
+	}
 	return v, nil
 }
 

@@ -22,7 +22,7 @@ func Derive(s *State, issued time.Time) (*candmap.Map, *candmap.Roster, error) {
 	for _, n := range s.Nodes {
 		nodes = append(nodes, n.rosterNode())
 	}
-	roster, err := candmap.NewRoster(nodes)
+	roster, err := candmap.NewRoster(nodes, s.settings())
 	if err != nil {
 		return nil, nil, fmt.Errorf("derive map: %w", err)
 	}
@@ -38,6 +38,14 @@ func Derive(s *State, issued time.Time) (*candmap.Map, *candmap.Roster, error) {
 		m.Candidates = append(m.Candidates, n.candidate())
 	}
 	return m, roster, nil
+}
+
+// settings are part of the roster once every node can read them.
+func (s *State) settings() *candmap.Settings {
+	if s.FeatureLevel < LevelSettings {
+		return nil
+	}
+	return &candmap.Settings{Name: s.Cluster.Name, Address: s.Params.MasterAddress}
 }
 
 // says returns what a map says apart from its place in the chain, for

@@ -30,6 +30,9 @@ type Node struct {
 	MTime       time.Time        `json:"mtime"`
 	Serial      int              `json:"serial"`
 	Tags        []string         `json:"tags"`
+	// WasCandidate is set while the node is offline and was a candidate before:
+	// when it is online again it becomes one again.
+	WasCandidate bool `json:"was_candidate,omitempty"`
 }
 
 // Certs are the newest certificates issued to a node, in DER, so that a reply

@@ -22,6 +22,8 @@ type Params struct {
 	SSHKeyMode        string           `json:"ssh_key_mode"`
 	SSHSetup          bool             `json:"ssh_setup"` // Ganeti's modify_ssh_setup
 
+	MasterAddress *cluster.MasterAddress `json:"master_address,omitempty"` // nil: the cluster has none
+
 	// RAPI alone must not raise privileges; both change on the local socket only.
 	RAPIMayPromote                 bool `json:"rapi_may_promote"`
 	MasterCapabilityRAPIModifiable bool `json:"master_capability_rapi_modifiable"`
@@ -51,6 +53,11 @@ func (p Params) check() error {
 	case p.SSHKeyMode != SSHKeyPerCandidate:
 		return fmt.Errorf("ssh key mode %.40q: want %s", p.SSHKeyMode, SSHKeyPerCandidate)
 	}
+	if p.MasterAddress != nil {
+		if err := p.MasterAddress.Check(); err != nil {
+			return err
+		}
+	}
 	if _, err := cluster.ParsePolicy(string(p.Policy)); err != nil {
 		return err
 	}
@@ -68,6 +75,9 @@ type ParamsPatch struct {
 	SSHSetup                       *bool             `json:"ssh_setup,omitempty"`
 	RAPIMayPromote                 *bool             `json:"rapi_may_promote,omitempty"`
 	MasterCapabilityRAPIModifiable *bool             `json:"master_capability_rapi_modifiable,omitempty"`
+
+	MasterAddress   *cluster.MasterAddress `json:"master_address,omitempty"`
+	NoMasterAddress bool                   `json:"no_master_address,omitempty"` // take it away
 }
 
 // Patch returns the parameters with the patch applied.
@@ -80,6 +90,9 @@ func (p Params) Patch(c ParamsPatch) Params {
 	set(&p.SSHSetup, c.SSHSetup)
 	set(&p.RAPIMayPromote, c.RAPIMayPromote)
 	set(&p.MasterCapabilityRAPIModifiable, c.MasterCapabilityRAPIModifiable)
+	if c.MasterAddress != nil || c.NoMasterAddress {
+		p.MasterAddress = c.MasterAddress
+	}
 	return p
 }
 

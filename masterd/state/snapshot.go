@@ -70,6 +70,10 @@ func DecodeSnapshot(b []byte) (*State, error) {
 		}
 		return New(), nil
 	}
+	if s.FeatureLevel > cluster.FeatureLevel {
+		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "decode snapshot: feature level %d, and this build knows %d; upgrade this node",
+			s.FeatureLevel, cluster.FeatureLevel)
+	}
 	s.CA.Key, s.Gossip = cluster.NewSecret(w.CAKey), cluster.NewSecret(w.GossipKey)
 	if err := s.restore(); err != nil {
 		return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: %v", err)

@@ -30,6 +30,7 @@ type State struct {
 	Jobs         map[int64]*Job           `json:"jobs"`
 	NextJob      int64                    `json:"next_job"`
 	Admissions   pki.Table                `json:"admissions"`
+	QueueDrained bool                     `json:"queue_drained,omitempty"` // no new jobs are taken
 
 	// Derived from the above, so that readers need not do it again.
 	headMap *candmap.Map
@@ -41,6 +42,7 @@ type Cluster struct {
 	UUID    cluster.UUID `json:"uuid"`
 	Name    cluster.Name `json:"name"`
 	Created time.Time    `json:"created"`
+	Tags    []string     `json:"tags,omitempty"`
 }
 
 // CA is the cluster's certificate authority. The key is in no form of the

@@ -1,0 +1,10 @@
+package cluster
+
+// FeatureLevel is the highest feature level that this build knows. The
+// replicated level of a cluster is the lowest that any of its nodes reports;
+// nothing newer is emitted before all can read it.
+//
+//	1  the first release
+//	2  settings in the index of the roster, the cluster address, changes of
+//	   the cluster's name, tags and queue, remembered candidates
+const FeatureLevel = 2

@@ -1,0 +1,43 @@
+package state
+
+import "rolekey/cluster"
+
+// LevelSettings is the feature level from which on the roster carries settings
+// and the commands and members of that level are emitted: every node can read
+// them by then.
+const LevelSettings = 2
+
+// leveled is implemented by bodies that a replica of an earlier release would
+// not understand.
+type leveled interface {
+	level() int
+}
+
+// raiser is implemented by bodies that raise the feature level: a replica that
+// does not know the new one must stop.
+type raiser interface {
+	raises() int
+}
+
+// mayEmit refuses a command that some node could not read yet.
+func (s *State) mayEmit(b body) error {
+	l, ok := b.(leveled)
+	if !ok || l.level() <= s.FeatureLevel {
+		return nil
+	}
+	return cluster.Errorf(cluster.CodeConflict, "it needs feature level %d, and the cluster is at level %d", l.level(), s.FeatureLevel).
+		WithHint("upgrade rolekey on all nodes; gnt-cluster info shows the level")
+}
+
+func (c *ClusterChange) level() int { return LevelSettings }
+
+func (c *ParamsChange) level() int {
+	if c.Params.MasterAddress != nil || c.Params.NoMasterAddress {
+		return LevelSettings
+	}
+	return 1
+}
+
+func (c *FeatureLevel) raises() int { return c.Level }
+
+func (g *genesisWire) raises() int { return g.FeatureLevel }
