@@ -145,6 +145,14 @@ func TestG7MasterDiesAtAnyPoint(t *testing.T) {
 			}
 			return nil
 		}},
+		"tags": {[]string{
+			tagOp(OpTagsSet, "node", "node2.lab.test", `"tags":["a","b"]`), tagOp(OpTagsDel, "node", "node2.lab.test", `"tags":["a"]`),
+		}, func(w *world) error {
+			if !slices.Equal(w.node(2).Tags, []string{"b"}) {
+				return errors.New("other tags than wanted")
+			}
+			return nil
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			whole := newWorld(t, 5, 3)

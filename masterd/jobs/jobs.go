@@ -122,6 +122,7 @@ type run struct {
 	job    *state.Job
 	update state.JobUpdate
 	op     int
+	dry    bool // the opcode only says what it would do
 }
 
 // resume is what the commit notes about the steps that are left.
@@ -163,15 +164,17 @@ func (r *run) execute(ctx context.Context, raw json.RawMessage) (json.RawMessage
 		return r.rest(ctx, left)
 	}
 	var op struct {
-		ID string `json:"OP_ID"`
+		ID     string `json:"OP_ID"`
+		DryRun bool   `json:"dry_run"`
 	}
 	if err := json.Unmarshal(raw, &op); err != nil {
-		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+		return nil, errUnreadable
 	}
 	do, ok := ops[op.ID]
 	if !ok {
 		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: fmt.Sprintf("Opcode %.64s is not known", op.ID)}
 	}
+	r.dry = op.DryRun
 	return do(ctx, r, raw)
 }
 

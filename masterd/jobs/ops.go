@@ -34,6 +34,8 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpNodeRemove:    nodeRemove,
 	OpClusterVerify: clusterVerify,
 	OpNodeRekey:     nodeRekey,
+	OpTagsSet:       tagsSet,
+	OpTagsDel:       tagsDel,
 }
 
 // How long a promotion waits for raft to forget a node's former life.
@@ -58,7 +60,7 @@ type opNode struct {
 func nodeSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
 	var op opNode
 	if err := json.Unmarshal(raw, &op); err != nil {
-		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+		return nil, errUnreadable
 	}
 	plan, err := roles.PlanModify(r.c.State(), roles.Modify{
 		Node: op.Node, MasterCandidate: op.MasterCandidate, Drained: op.Drained, Offline: op.Offline,
@@ -74,7 +76,7 @@ func nodeSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.RawMe
 func nodeAdd(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
 	var op opNode
 	if err := json.Unmarshal(raw, &op); err != nil {
-		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+		return nil, errUnreadable
 	}
 	n, err := roles.Find(r.c.State(), op.Node)
 	if err != nil {
@@ -90,7 +92,7 @@ func nodeAdd(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage,
 func nodeRemove(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
 	var op opNode
 	if err := json.Unmarshal(raw, &op); err != nil {
-		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+		return nil, errUnreadable
 	}
 	plan, err := roles.PlanRemove(r.c.State(), op.Node)
 	if err != nil {
@@ -107,7 +109,7 @@ const stepPromote roles.StepKind = "promote"
 func nodeRekey(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
 	var op opNode
 	if err := json.Unmarshal(raw, &op); err != nil {
-		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+		return nil, errUnreadable
 	}
 	s := r.c.State()
 	n, err := roles.Find(s, op.Node)
@@ -149,7 +151,9 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 		left.Node = *n
 	}
 	if p.NoOp() {
-		r.tidy(ctx, p.Node)
+		if !r.dry {
+			r.tidy(ctx, p.Node)
+		}
 		return json.Marshal(left.Results)
 	}
 	if p.Demotes() {
@@ -158,6 +162,9 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 			return nil, err
 		}
 		left.voters = roles.VotersAfterLoss(v.MapVoters, p.Node, v.Leader, v.Reachable)
+	}
+	if r.dry {
+		return r.rehearse(ctx, p, left.Results)
 	}
 	var keys *state.CandidateKeys
 	for i, step := range p.Steps {

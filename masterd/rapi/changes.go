@@ -11,6 +11,7 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/masterd/rapi/wire"
+	"rolekey/masterd/state"
 )
 
 // opcode is what a job is told to do.
@@ -19,11 +20,27 @@ type opcode struct {
 	Node string `json:"node_name,omitempty"`
 	*wire.NodeModify
 	*wire.Verify
+	*wire.Tags
+	DryRun bool `json:"dry_run,omitempty"`
+}
+
+// level returns the feature level that the opcode needs: a master of an earlier
+// release, who may be the one to carry it out, does not know it or would
+// overlook a part of it.
+func (op opcode) level() int {
+	if op.DryRun || op.Tags != nil {
+		return state.LevelSettings
+	}
+	return 1
 }
 
 // submit queues a job of one opcode and answers with its number.
 func (a *api) submit(r *http.Request, op opcode, summary string) (any, error) {
 	if err := a.b.Ready(); err != nil {
+		return nil, err
+	}
+	op.DryRun = flag(r, "dry-run", "dry_run")
+	if err := a.needs(op.level()); err != nil {
 		return nil, err
 	}
 	text, err := json.Marshal(op)
@@ -32,6 +49,16 @@ func (a *api) submit(r *http.Request, op opcode, summary string) (any, error) {
 	}
 	id, err := a.b.Submit(r.Context(), []json.RawMessage{text}, []string{summary}, actor(r), requestID())
 	return id, a.outOfOffice(err)
+}
+
+// needs refuses what some node of the cluster is too old for.
+func (a *api) needs(level int) error {
+	s, err := a.b.State()
+	if err != nil || level <= s.FeatureLevel {
+		return err
+	}
+	return cluster.Errorf(cluster.CodeConflict, "it needs feature level %d, and the cluster is at level %d", level, s.FeatureLevel).
+		WithHint("upgrade rolekey on all nodes; gnt-cluster info shows the level")
 }
 
 // outOfOffice words the refusal of a change that was begun in office and not

@@ -28,7 +28,7 @@ func (a *api) info(*http.Request) (any, error) {
 		SoftwareVersion: buildinfo.Version(), VCSVersion: "(rolekey) version " + buildinfo.Version(),
 		Architecture: architecture(), Name: s.Cluster.Name, UUID: s.Cluster.UUID,
 		EnabledHV: []string{}, NDParams: map[string]any{"ssh_port": cluster.DefaultPorts.SSH},
-		PoolSize: s.Params.CandidatePoolSize, Tags: []string{}, UIDPool: []int{}, ReservedLVs: []string{},
+		PoolSize: s.Params.CandidatePoolSize, Tags: append([]string{}, s.Cluster.Tags...), UIDPool: []int{}, ReservedLVs: []string{},
 		HiddenOS: []string{}, BlacklistedOS: []string{}, DiskTemplates: []string{}, Compression: []string{},
 		CTime: seconds(s.Cluster.Created), IPVersion: 4,
 		ModifySSHSetup: s.Params.SSHSetup, SSHKeyType: "ed25519", SSHKeyBits: 256,

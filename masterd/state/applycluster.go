@@ -96,7 +96,7 @@ func (c *ClusterChange) apply(d *draft) error {
 	if len(d.Cluster.Tags) > MaxTags {
 		return conflict("more than %d tags", MaxTags)
 	}
-	if err := checkTags(d.Cluster.Tags); err != nil {
+	if err := CheckTags(d.Cluster.Tags); err != nil {
 		return err
 	}
 	set(&d.QueueDrained, c.QueueDrained)

@@ -81,6 +81,9 @@ func (s *State) check() error {
 		if err := s.Nodes[id].check(); err != nil {
 			return err
 		}
+		if len(s.Nodes[id].Tags) > s.MaxTags() {
+			return fmt.Errorf("node %s: more than %d tags", s.Nodes[id].Name, s.MaxTags())
+		}
 	}
 	if m := s.Nodes[s.Master]; m == nil || !m.listed() {
 		return errors.New("the master is not a master candidate")

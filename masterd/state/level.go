@@ -29,6 +29,14 @@ func (s *State) mayEmit(b body) error {
 		WithHint("upgrade rolekey on all nodes; gnt-cluster info shows the level")
 }
 
+// MaxTags is how many tags an object may have now.
+func (s *State) MaxTags() int {
+	if s.FeatureLevel < LevelSettings {
+		return MaxTagsLevel1
+	}
+	return MaxTags
+}
+
 func (c *ClusterChange) level() int { return LevelSettings }
 
 func (c *ParamsChange) level() int {

@@ -10,9 +10,10 @@ const (
 	maxDepth    = 32        // nesting of JSON
 
 	MaxNodes       = 4096
-	MaxTags        = 64
-	MaxTag         = 128 // bytes
-	MaxRemoved     = 256 // tombstones
+	MaxTags        = 4096 // of one object, as Ganeti
+	MaxTagsLevel1  = 64   // of a node, while the cluster is at feature level 1
+	MaxTag         = 128  // bytes
+	MaxRemoved     = 256  // tombstones
 	MaxCertificate = 8 << 10
 	MaxPool        = 64
 	ChainRecent    = 64 // maps kept that do not change the authority

@@ -87,18 +87,16 @@ func (n *Node) check() error {
 		return fmt.Errorf("node %s: a master candidate needs candidate keys, and nobody else has them", n.Name)
 	case n.Voter && !n.Flags.MasterCandidate:
 		return fmt.Errorf("node %s: votes and is no master candidate", n.Name)
-	case len(n.Tags) > MaxTags:
-		return fmt.Errorf("node %s: more than %d tags", n.Name, MaxTags)
 	case max(len(n.Certs.Server), len(n.Certs.Identity), len(n.Certs.Candidate)) > MaxCertificate:
 		return fmt.Errorf("node %s: a certificate over %d bytes", n.Name, MaxCertificate)
 	case n.Keys == nil && len(n.Certs.Candidate) > 0:
 		return fmt.Errorf("node %s: a candidate certificate without candidate keys", n.Name)
 	}
-	return checkTags(n.Tags)
+	return CheckTags(n.Tags)
 }
 
-// checkTags accepts Ganeti's alphabet for tags, sorted and without repetition.
-func checkTags(tags []string) error {
+// CheckTags accepts Ganeti's alphabet for tags, sorted and without repetition.
+func CheckTags(tags []string) error {
 	for i, t := range tags {
 		if t == "" || len(t) > MaxTag {
 			return fmt.Errorf("tag %.40q: want 1 to %d characters", t, MaxTag)

@@ -25,6 +25,7 @@ func Cluster(a *app) *cobra.Command {
 	cmd.AddCommand(
 		a.initCommand(), a.mapCommand(), a.infoCommand(), a.verifyCommand(), a.getMasterCommand(), a.versionCommand(),
 	)
+	cmd.AddCommand(a.clusterTagCommands()...)
 	return cmd
 }
 

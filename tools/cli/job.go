@@ -133,16 +133,29 @@ func ctime(t wire.Time) string { return t.Time().Local().Format("Mon Jan _2 15:0
 type submission struct {
 	submit  bool // and do not wait
 	printID bool
+	dryRun  bool // check and say, and change nothing
 }
 
 func (s *submission) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&s.submit, "submit", false, "print the job's id and do not wait for it")
 	cmd.Flags().BoolVar(&s.printID, "print-jobid", false, "print the job's id first")
+	cmd.Flags().BoolVar(&s.dryRun, "dry-run", false, "check everything, say what would be done, and change nothing")
+}
+
+// done returns the word for what was done, or would have been.
+func (s submission) done(was, would string) string {
+	if s.dryRun {
+		return would
+	}
+	return was
 }
 
 // change submits a job and waits for its success, which may not have reached
 // all nodes yet: see pending. ok is false when it was only submitted.
 func (a *app) change(ctx context.Context, s submission, verb, path string, body any) (id int64, state jobState, ok bool, err error) {
+	if s.dryRun {
+		path += "?dry-run=1"
+	}
 	if err = a.client.call(ctx, verb, path, body, &id); err != nil {
 		return 0, state, false, err
 	}

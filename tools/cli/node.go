@@ -25,6 +25,7 @@ func Node(a *app) *cobra.Command {
 	cmd.AddCommand(
 		a.addCommand(), a.listNodesCommand(), a.nodeInfoCommand(), a.modifyCommand(), a.removeCommand(), a.tokensCommand(),
 	)
+	cmd.AddCommand(a.nodeTagCommands()...)
 	return cmd
 }
 
@@ -166,7 +167,7 @@ func (a *app) modify(ctx context.Context, s submission, node string, m wire.Node
 		return errors.Join(a.printJSON(out), a.pending(out.Unreachable))
 	}
 	if len(out.Changes) > 0 {
-		fmt.Fprintf(a.out, "Modified node %s\n", node)
+		fmt.Fprintf(a.out, "%s node %s\n", s.done("Modified", "Would modify"), node)
 	}
 	for _, c := range out.Changes {
 		fmt.Fprintf(a.out, " - %-5s -> %s\n", c[0], c[1])

@@ -201,6 +201,13 @@ type NodeModify struct {
 	Force           bool  `json:"force"`
 }
 
+// Tags are the fields of Ganeti's opcodes about tags.
+type Tags struct {
+	Kind string   `json:"kind"` // cluster or node
+	Name string   `json:"name"`
+	Tags []string `json:"tags"`
+}
+
 // Verify is the body of a request to verify the cluster.
 type Verify struct {
 	ErrorCodes   bool     `json:"error_codes"`
