@@ -81,16 +81,21 @@ func jobHead(j *state.Job) wire.JobHead {
 	for i, s := range j.OpStatus {
 		status[i] = string(s)
 	}
-	return wire.JobHead{
+	out := wire.JobHead{
 		ID: j.ID, Ops: j.Ops, Status: string(j.Status), Summary: j.Summary, OpStatus: status,
 		ReceivedTS: wire.TimeOf(j.Received), StartTS: wire.TimeOf(j.Start), EndTS: wire.TimeOf(j.End),
+		Actor: j.Actor, RequestID: j.RequestID,
 	}
+	if j.Error != "" {
+		out.Error = &j.Error
+	}
+	return out
 }
 
 func jobObject(j *state.Job) wire.Job {
 	out := wire.Job{
 		JobHead: jobHead(j), OpLog: [][]wire.LogEntry{}, OpResult: j.OpResult, Progress: []wire.Progress{},
-		Unreachable: []wire.Unreachable{}, Actor: j.Actor, RequestID: j.RequestID,
+		Unreachable: []wire.Unreachable{},
 	}
 	for _, op := range j.Log {
 		out.OpLog = append(out.OpLog, logEntries(op, -1))
@@ -100,9 +105,6 @@ func jobObject(j *state.Job) wire.Job {
 	}
 	for _, u := range j.Unreachable {
 		out.Unreachable = append(out.Unreachable, wire.Unreachable(u))
-	}
-	if j.Error != "" {
-		out.Error = &j.Error
 	}
 	return out
 }

@@ -31,6 +31,7 @@ var pure = map[string]string{
 	"cluster":       "the domain's words are values",
 	"masterd/state": "every replica must compute the same",
 	"masterd/roles": "the planner maps (state, request, now) to steps",
+	"masterd/query": "a filter maps a row to yes or no",
 }
 
 // impureImports are what a pure package must not import.

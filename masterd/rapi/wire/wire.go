@@ -147,6 +147,9 @@ type JobHead struct {
 	ReceivedTS *Time             `json:"received_ts"`
 	StartTS    *Time             `json:"start_ts"`
 	EndTS      *Time             `json:"end_ts"`
+	Error      *string           `json:"error"`
+	Actor      string            `json:"actor"`
+	RequestID  string            `json:"request_id"`
 }
 
 // Job is a job with its logs and results.
@@ -156,9 +159,6 @@ type Job struct {
 	OpResult    []json.RawMessage `json:"opresult"`
 	Progress    []Progress        `json:"progress"`
 	Unreachable []Unreachable     `json:"unreachable"`
-	Error       *string           `json:"error"`
-	Actor       string            `json:"actor"`
-	RequestID   string            `json:"request_id"`
 }
 
 // Progress says how far a job has spread.
