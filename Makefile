@@ -86,7 +86,7 @@ lint: $(LINTERS) ## Check vet, staticcheck, formatting and shell scripts.
 
 .PHONY: install
 install: build ## Install below DESTDIR; PREFIX is /usr.
-	install -d $(foreach d,$(PREFIX)/sbin $(SYSCONFDIR)/rolekey $(UNITDIR) $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d $(DOCDIR)/man,"$(DESTDIR)$(d)")
+	install -d $(foreach d,$(PREFIX)/sbin $(SYSCONFDIR)/rolekey $(UNITDIR) $(PREFIX)/lib/sysusers.d $(PREFIX)/lib/tmpfiles.d $(SYSCONFDIR)/logrotate.d $(DOCDIR)/man,"$(DESTDIR)$(d)")
 	install -m 755 $(DAEMONS:%=bin/%) $(COMMANDS:%=bin/%) "$(DESTDIR)$(PREFIX)/sbin/"
 	install -m 644 $(DAEMONS:%=tools/install/rolekey-%.service) "$(DESTDIR)$(UNITDIR)/"
 	sed -i 's|@SBINDIR@|$(PREFIX)/sbin|' $(DAEMONS:%="$(DESTDIR)$(UNITDIR)/rolekey-%.service")
@@ -95,6 +95,7 @@ install: build ## Install below DESTDIR; PREFIX is /usr.
 	@# A configuration that exists is the administrator's.
 	for d in $(DAEMONS); do f="$(DESTDIR)$(SYSCONFDIR)/rolekey/$$d.toml"; \
 		[ -e "$$f" ] || install -m 644 "tools/install/$$d.toml" "$$f"; done
+	f="$(DESTDIR)$(SYSCONFDIR)/logrotate.d/rolekey"; [ -e "$$f" ] || install -m 644 tools/install/logrotate.conf "$$f"
 	install -m 644 README.rst CHANGELOG.rst LICENSE docs/*.rst "$(DESTDIR)$(DOCDIR)/"
 	tools/install/manpages.sh man "$(DESTDIR)$(PREFIX)/share/man" "$(DESTDIR)$(DOCDIR)/man"
 	tools/install/completions.sh bin "$(DESTDIR)$(PREFIX)/share" $(COMMANDS)

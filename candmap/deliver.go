@@ -31,14 +31,14 @@ func (k *Keeper) Deliver(ctx context.Context, maps []Envelope, docs [][]byte) (A
 	if err := k.take(ctx, k.turn); err != nil {
 		return k.ack(), fmt.Errorf("deliver map: %w", err)
 	}
-	held, err := k.enforceNewer(seen, taken, err, maps, docs)
+	held, err := k.enforceNewer(ctx, seen, taken, err, maps, docs)
 	k.settle(ctx)
 	return k.ack(), k.judge(held, maps, err)
 }
 
 // enforceNewer does the part of Deliver that has the turn, and gives it back.
 // It waits for no disk.
-func (k *Keeper) enforceNewer(seen *View, taken []*Verified, err error, maps []Envelope, docs [][]byte) (*Verified, error) {
+func (k *Keeper) enforceNewer(ctx context.Context, seen *View, taken []*Verified, err error, maps []Envelope, docs [][]byte) (*Verified, error) {
 	defer k.giveBack(k.turn)
 	old := k.View()
 	if old.Map != seen.Map {
@@ -49,7 +49,7 @@ func (k *Keeper) enforceNewer(seen *View, taken []*Verified, err error, maps []E
 		next.Map = taken[len(taken)-1]
 	}
 	k.completeRoster(next, docs)
-	k.enforce(old, next, taken)
+	k.enforce(ctx, old, next, taken)
 	return old.Map, err
 }
 

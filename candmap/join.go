@@ -76,14 +76,14 @@ func (k *Keeper) start(ctx context.Context, docs [][]byte, choose func() ([]*Ver
 	if err := k.take(ctx, k.turn); err != nil {
 		return k.ack(), err
 	}
-	if err := k.startInTurn(docs, choose); err != nil {
+	if err := k.startInTurn(ctx, docs, choose); err != nil {
 		return k.ack(), err
 	}
 	k.settle(ctx)
 	return k.ack(), nil
 }
 
-func (k *Keeper) startInTurn(docs [][]byte, choose func() ([]*Verified, error)) error {
+func (k *Keeper) startInTurn(ctx context.Context, docs [][]byte, choose func() ([]*Verified, error)) error {
 	defer k.giveBack(k.turn)
 	taken, err := choose()
 	if err != nil || len(taken) == 0 {
@@ -92,6 +92,6 @@ func (k *Keeper) startInTurn(docs [][]byte, choose func() ([]*Verified, error)) 
 	old := k.View()
 	next := &View{Map: taken[len(taken)-1], Roster: old.Roster}
 	k.completeRoster(next, docs)
-	k.enforce(old, next, taken)
+	k.enforce(ctx, old, next, taken)
 	return nil
 }

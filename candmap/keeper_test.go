@@ -71,7 +71,7 @@ func (n *node) take() string {
 	return s
 }
 
-func (n *node) Revoke(old, next *candmap.View) {
+func (n *node) Revoke(_ context.Context, old, next *candmap.View) {
 	if n.k.View() != next {
 		n.t.Error("revoke came before the swap")
 	}

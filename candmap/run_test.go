@@ -62,7 +62,7 @@ type virtualNode struct {
 	result   error
 }
 
-func (v *virtualNode) Revoke(_, _ *candmap.View) {}
+func (v *virtualNode) Revoke(_ context.Context, _, _ *candmap.View) {}
 
 func (v *virtualNode) Apply(context.Context, *candmap.View) error {
 	v.mu.Lock()

@@ -23,7 +23,7 @@ type done struct {
 }
 
 // enforce puts next in force; under turn. It touches no disk.
-func (k *Keeper) enforce(old, next *View, taken []*Verified) {
+func (k *Keeper) enforce(ctx context.Context, old, next *View, taken []*Verified) {
 	if next.Map == old.Map && next.Roster == old.Roster {
 		return
 	}
@@ -33,7 +33,7 @@ func (k *Keeper) enforce(old, next *View, taken []*Verified) {
 		prev = v
 	}
 	k.swap(next)
-	k.cfg.Effects.Revoke(old, next)
+	k.cfg.Effects.Revoke(context.WithoutCancel(ctx), old, next)
 }
 
 // swap makes next the view. From here on every check goes by it.

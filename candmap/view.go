@@ -33,8 +33,9 @@ func (v *View) Complete() bool {
 // in force when they are called, one call at a time.
 type Effects interface {
 	// Revoke closes the connections of every peer whose tier differs between
-	// the views and waits for their handlers in flight. It cannot fail.
-	Revoke(old, next *View)
+	// the views and waits for their handlers in flight. It cannot fail. The
+	// context has the values of the delivery's, and never ends.
+	Revoke(ctx context.Context, old, next *View)
 	// Apply makes files match the view: authorized_keys and the like. Its
 	// error goes into the acknowledgement; the view stands, and Run tries
 	// again.
@@ -66,6 +67,6 @@ type KeeperConfig struct {
 
 type noEffects struct{}
 
-func (noEffects) Revoke(_, _ *View) {}
+func (noEffects) Revoke(_ context.Context, _, _ *View) {}
 
 func (noEffects) Apply(context.Context, *View) error { return nil }

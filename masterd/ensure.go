@@ -71,7 +71,7 @@ func (l *leader) rekey(ctx context.Context, n *state.Node) {
 	op, err := json.Marshal(map[string]string{"OP_ID": jobs.OpNodeRekey, "node_name": string(n.Name)})
 	if err == nil {
 		body := state.JobSubmit{Ops: []json.RawMessage{op}, Summary: summary}
-		_, _, err = l.change(ctx, state.KindJobSubmit, body, l.meta("masterd", ""), nil)
+		_, _, err = l.change(ctx, state.KindJobSubmit, body, l.meta(selfActor, rpc.NewRequestID()), nil)
 	}
 	if err != nil && ctx.Err() == nil {
 		l.log.Warn("the job that gives it new keys is not queued yet", zap.String("node", string(n.Name)), zap.Error(err))

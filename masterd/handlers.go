@@ -2,6 +2,7 @@ package masterd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/masterd/consensus"
 	"rolekey/masterd/keyserver"
 	"rolekey/pki"
@@ -34,7 +36,24 @@ func (m *member) serveAdmit(ctx context.Context, q *rpc.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.keys.Admit(ctx, call, req)
+	reply, err := m.keys.Admit(ctx, call, req)
+	if err != nil {
+		m.auditAdmission(q, req.Request, err)
+	}
+	return reply, err
+}
+
+// auditAdmission writes down that a machine was not admitted. What it calls
+// itself is only its own word.
+func (m *member) auditAdmission(q *rpc.Request, request json.RawMessage, err error) {
+	var body struct {
+		Name   string `json:"name"`
+		Record string `json:"record"`
+	}
+	_ = json.Unmarshal(request, &body) // that may be what was refused
+	m.d.audit.Write(audit.Event{
+		Act: audit.AdmissionRefused, Caller: q.Caller(), Target: body.Name, Before: audit.Values{"record": body.Record},
+	}.Of(err))
 }
 
 func (m *member) serveCertificate(ctx context.Context, q *rpc.Request) (any, error) {
@@ -69,6 +88,9 @@ func (m *member) serveSign(ctx context.Context, q *rpc.Request) (any, error) {
 		return nil, err
 	}
 	sig, err := m.signer.sign(ctx, q.Grant.Node, req)
+	if err != nil {
+		m.d.audit.Write(audit.Event{Act: audit.SignRefused, Caller: q.Caller(), Op: req.PayloadType, Target: req.Version.String()}.Of(err))
+	}
 	return rpc.SignReply{Signature: sig}, err
 }
 

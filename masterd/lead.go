@@ -9,6 +9,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/internal/task"
 	"rolekey/masterd/consensus"
 	"rolekey/masterd/state"
@@ -30,6 +31,7 @@ type leader struct {
 	client *rpc.Client
 	clock  *clock
 	log    *zap.Logger
+	audit  *audit.Log
 	work   func(ctx context.Context, l *leader) error // runs the jobs
 
 	term       context.Context // ends with the term; publications live in it
@@ -47,6 +49,7 @@ func (l *leader) run(ctx context.Context) error {
 		return fmt.Errorf("take office: %w", err)
 	}
 	close(l.ready)
+	defer l.auditOffice()()
 	g := task.New(ctx)
 	g.Go("beacons", l.beacons)
 	g.Go("reconcile", l.reconcile)
@@ -83,7 +86,7 @@ func (l *leader) takeOffice(ctx context.Context) error {
 	if st.Master == l.self {
 		return nil
 	}
-	result, err := l.node.Propose(ctx, state.KindSetMaster, state.SetMaster{Node: l.self}, l.meta("masterd", ""))
+	result, err := l.commit(ctx, state.KindSetMaster, state.SetMaster{Node: l.self}, l.meta(selfActor, rpc.NewRequestID()))
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"rolekey/cluster"
+	"rolekey/internal/audit"
+	"rolekey/internal/buildinfo"
 	"rolekey/internal/task"
 	"rolekey/pki"
 	"rolekey/rpc"
@@ -25,6 +27,7 @@ const retryStart = time.Second
 type Daemon struct {
 	cfg   Config
 	log   *zap.Logger
+	audit *audit.Log
 	vault *vault
 
 	mu      sync.Mutex
@@ -41,10 +44,13 @@ type Daemon struct {
 // New makes a daemon; Run runs it once.
 func New(cfg Config) *Daemon {
 	cfg = cfg.withDefaults()
-	return &Daemon{
+	d := &Daemon{
 		cfg: cfg, log: cfg.Log, vault: newVault(cfg.Paths),
 		changed: make(chan struct{}, 1), intakes: make(chan struct{}, 1), using: make(chan struct{}, 1), fatalErr: make(chan error, 1),
 	}
+	d.audit = audit.New(audit.Config{Path: cfg.Paths.MasterdAudit(), Daemon: "masterd", Now: cfg.Now, Log: d.log.Named("audit")}).
+		With(d.nodeName, d.heldVersion)
+	return d
 }
 
 // Run serves until ctx ends. ready is called when the socket answers.
@@ -53,6 +59,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	defer d.audit.Start(ctx, buildinfo.Version())()
 	g := task.New(ctx)
 	g.Go("socket", func(ctx context.Context) error {
 		return rpc.ServeLocal(ctx, l, d.localRoutes())

@@ -193,7 +193,7 @@ func (m *member) serve(ctx context.Context, roots func() *pki.Roots) error {
 	}
 	m.server, err = rpc.NewServer(rpc.ServerConfig{
 		Listeners: listeners, Certificate: m.d.certificate, Roots: roots, View: m.keeper.View, Fresh: m.keeper.Fresh,
-		Log: m.log, Node: func() cluster.Name { return m.self.name },
+		Log: m.log, Node: func() cluster.Name { return m.self.name }, Audit: rpc.AuditTo(m.d.audit),
 	})
 	if err != nil {
 		return err
@@ -295,7 +295,7 @@ func (m *member) newLeader() *leader {
 	return &leader{
 		node: m.node, self: m.self.node, keeper: m.keeper, nodes: calls, ask: calls, client: m.client, sign: m.signOrAsk, alive: m.answers,
 		push:  &pusher{call: calls, reach: newReach(), now: m.d.cfg.Now, chain: m.keeper.Since},
-		clock: newClock(m.d.cfg.Now), log: m.log.Named("leader"), work: m.d.runJobs,
+		clock: newClock(m.d.cfg.Now), log: m.log.Named("leader"), audit: m.d.audit, work: m.d.runJobs,
 		publishing: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
 	}
 }

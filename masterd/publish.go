@@ -28,7 +28,7 @@ func (l *leader) change(ctx context.Context, kind string, body any, meta state.M
 	if err := l.clock.confirmed(l.held().Lease()); err != nil {
 		return state.Result{}, outcome{}, err
 	}
-	result, err := l.node.Propose(ctx, kind, body, meta)
+	result, err := l.commit(ctx, kind, body, meta)
 	if err != nil {
 		return result, outcome{}, err
 	}
@@ -36,19 +36,20 @@ func (l *leader) change(ctx context.Context, kind string, body any, meta state.M
 		return result, outcome{}, nil
 	}
 	l.node.Kick()
-	o, err := l.publishFor(ctx, result.Version, tell)
+	o, err := l.publishFor(ctx, result.Version, meta.RequestID, tell)
 	return result, o, err
 }
 
 // publishFor publishes on behalf of a caller who may leave before it is done.
-func (l *leader) publishFor(ctx context.Context, v cluster.Version, tell func(done, all int)) (outcome, error) {
+// The deliveries carry the id of the request.
+func (l *leader) publishFor(ctx context.Context, v cluster.Version, request string, tell func(done, all int)) (outcome, error) {
 	type end struct {
 		o   outcome
 		err error
 	}
 	ended := make(chan end, 1)
 	if !l.push.start(func() {
-		o, err := l.publish(l.term, v, tell)
+		o, err := l.publish(rpc.WithRequestID(l.term, request), v, tell)
 		ended <- end{o, err}
 	}) {
 		return outcome{}, errClosing

@@ -122,7 +122,7 @@ func (d *Daemon) setStanding(s *standing) {
 
 // Revoke implements candmap.Effects: masterd's own gate follows the map too,
 // before noded acknowledges it.
-func (d *Daemon) Revoke(old, next *candmap.View) {
+func (d *Daemon) Revoke(_ context.Context, old, next *candmap.View) {
 	d.mu.Lock()
 	m := d.member
 	d.mu.Unlock()

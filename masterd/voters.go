@@ -13,6 +13,7 @@ import (
 	"rolekey/masterd/consensus"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
+	"rolekey/rpc"
 )
 
 // voting is what the leader knows about voting at this moment. Without raft's
@@ -127,7 +128,7 @@ func (l *leader) stepVoters(ctx context.Context) (bool, error) {
 	case roles.RemoveRaft:
 		return true, l.node.RemoveServer(ctx, id)
 	default:
-		_, _, err := l.change(ctx, state.KindSetVoters, state.SetVoters{Voters: step.Voters}, l.meta("masterd", ""), nil)
+		_, _, err := l.change(ctx, state.KindSetVoters, state.SetVoters{Voters: step.Voters}, l.meta(selfActor, rpc.NewRequestID()), nil)
 		return true, err
 	}
 }

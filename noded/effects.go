@@ -15,7 +15,8 @@ import (
 
 // Revoke implements candmap.Effects: it closes the sockets of all whose tier
 // changed, in both directions, and waits for their handlers in flight.
-func (m *member) Revoke(old, next *candmap.View) {
+func (m *member) Revoke(ctx context.Context, old, next *candmap.View) {
+	defer m.auditView(ctx, old, next) // words come after deeds
 	m.ssh.revoked(old, next)
 	if lostNode(old.Roster, next.Roster) {
 		poke(m.rekeyNow)

@@ -12,6 +12,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/internal/paths"
 	"rolekey/rpc"
 	"rolekey/sshkeys"
@@ -68,6 +69,7 @@ func (m *member) createKey(ctx context.Context, q *rpc.Request) (any, error) {
 		keys, err = m.makeKeys(ctx, req)
 		return err
 	})
+	m.auditKeys(ctx, audit.KeysCreated, nil, err)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +139,9 @@ func (m *member) destroyKey(ctx context.Context, q *rpc.Request) (any, error) {
 // does not spare the other.
 func (m *member) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
 	reply, err := destroyAll(ctx, m.keys, m.masterd)
+	if len(reply.Removed) > 0 || err != nil {
+		m.auditKeys(ctx, audit.KeysDestroyed, reply.Removed, err)
+	}
 	if len(reply.Removed) > 0 {
 		m.log.Info("keys of the candidate role are destroyed", zap.Strings("files", reply.Removed))
 	}

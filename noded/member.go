@@ -18,6 +18,7 @@ import (
 	"rolekey/candmap"
 	"rolekey/candmap/gossip"
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/internal/task"
 	"rolekey/pki"
 	"rolekey/rpc"
@@ -28,6 +29,7 @@ import (
 type member struct {
 	cfg     *Config
 	log     *zap.Logger
+	audit   *audit.Log
 	id      identity
 	roots   *pki.Roots
 	keeper  *candmap.Keeper
@@ -88,9 +90,10 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, keys: d.keys, certs: map[string]*liveCert{},
 		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
-	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, log: d.log, now: d.cfg.now}
+	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
+	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, log: d.log, audit: m.audit, now: d.cfg.now}
 	m.logins = &sessions{
-		proc: "/proc", log: d.log, account: m.sshAccount, step: d.step, wake: make(chan struct{}, 1),
+		proc: "/proc", log: d.log, audit: m.audit, account: m.sshAccount, step: d.step, wake: make(chan struct{}, 1),
 		file: filepath.Join(d.cfg.Paths.NodeDir(), sweepFile),
 	}
 	m.logins.load()
@@ -125,8 +128,11 @@ func (m *member) openKeeper() error {
 	m.keeper, err = candmap.NewKeeper(candmap.KeeperConfig{
 		Cluster: m.id.Cluster, Store: store, Clocks: m.cfg.clocks(), Effects: m, Log: m.log.Named("map"),
 		OnChange: func(*candmap.View) { m.changed() },
-		OnStale:  func(bool) { m.changed() },
-		OnFork:   func(f *candmap.ForkError) { m.log.Error("attack: two signed maps of one version", zap.Error(f)) },
+		OnStale:  func(stale bool) { m.auditStale(stale); m.changed() },
+		OnFork: func(f *candmap.ForkError) {
+			m.auditFork(f)
+			m.log.Error("attack: two signed maps of one version", zap.Error(f))
+		},
 	})
 	return err
 }
@@ -153,7 +159,7 @@ func (m *member) open(ctx context.Context, dir string) error {
 	}
 	m.server, err = rpc.NewServer(rpc.ServerConfig{
 		Listeners: listeners, Certificate: m.certs[serverPair].tls, Roots: m.caRoots, View: m.keeper.View, Fresh: m.keeper.Fresh,
-		Terms: m.terms, Log: m.log, Node: m.name,
+		Terms: m.terms, Log: m.log, Node: m.name, Audit: rpc.AuditTo(m.audit), Served: m.auditServed,
 	})
 	if err != nil {
 		return errors.Join(err, m.client.Close())

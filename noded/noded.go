@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 
 	"rolekey/cluster"
+	"rolekey/internal/audit"
+	"rolekey/internal/buildinfo"
 	"rolekey/internal/task"
 	"rolekey/rpc"
 )
@@ -23,6 +25,7 @@ const retryStart = time.Second
 type Daemon struct {
 	cfg     Config
 	log     *zap.Logger
+	audit   *audit.Log
 	ssh     *sshFinder
 	keys    keyDir
 	masterd *localMasterd
@@ -61,6 +64,8 @@ func New(cfg Config) (*Daemon, error) {
 	}
 	cfg.world()
 	d := &Daemon{cfg: cfg, log: cfg.Log, turn: make(chan struct{}, 1), starting: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
+	d.audit = audit.New(audit.Config{Path: cfg.Paths.NodedAudit(), Daemon: "noded", Now: cfg.now, Log: d.log.Named("audit")}).
+		With(d.nodeName, d.heldVersion)
 	d.ssh = &sshFinder{cfg: &d.cfg, log: d.log}
 	d.keys, d.masterd = newKeyDir(cfg.Paths), newLocalMasterd(cfg.Paths, cfg.DialLocal)
 	return d, nil
@@ -79,15 +84,17 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	defer d.audit.Start(ctx, buildinfo.Version())()
 	g := task.New(ctx)
 	g.Go("member", func(ctx context.Context) error { return d.follow(ctx, ready) })
 	g.Go("socket", func(ctx context.Context) error { return rpc.ServeLocal(ctx, l, d.localRoutes()) })
 	return g.Wait()
 }
 
-// Reload asks sshd anew what it is and how it is configured, after an upgrade
+// Reload opens the audit log anew, which may have been renamed. It asks sshd anew what it is and how it is configured, after an upgrade
 // or a change of sshd_config, and writes SSH's files by the answer.
 func (d *Daemon) Reload() {
+	d.audit.Reopen()
 	d.ssh.forget()
 	if m := d.current(); m != nil {
 		m.news.ring()

@@ -9,6 +9,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/rpc"
 )
 
@@ -88,6 +89,7 @@ func (m *member) pullFrom(ctx context.Context, from cluster.NodeID, filled bool)
 		return filled
 	}
 	m.refused.Store(false)
+	ctx = audit.WithCaller(ctx, audit.Caller{PeerNode: from})
 	ack, err := m.keeper.Deliver(ctx, got.Maps, nil)
 	m.logRefusal(from, "map", err)
 	if fill && len(got.Maps) > 0 {

@@ -13,6 +13,7 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/internal/atomicfile"
+	"rolekey/internal/audit"
 	"rolekey/pki"
 	"rolekey/rpc"
 )
@@ -100,6 +101,10 @@ func (m *member) renewOne(ctx context.Context, c *liveCert, kind string, old pki
 	if err := c.files.Install(cert); err != nil {
 		return err
 	}
+	m.audit.Write(audit.Event{
+		Act: audit.CertificateRenewed, Op: kind, Target: string(m.name()),
+		Before: audit.Values{"not_after": old.NotAfter.Format(time.RFC3339)}, After: audit.Values{"not_after": id.NotAfter.Format(time.RFC3339)},
+	})
 	m.log.Info("certificate renewed", zap.String("kind", kind), zap.Time("not_after", id.NotAfter))
 	if err := c.reload(); err != nil {
 		return err

@@ -3,6 +3,7 @@ package noded
 import (
 	"net/http"
 
+	"rolekey/internal/audit"
 	"rolekey/rpc"
 )
 
@@ -23,10 +24,10 @@ func (m *member) routes() {
 // localRoutes are the calls on noded's socket, for local root and masterd.
 func (d *Daemon) localRoutes() http.Handler {
 	mux := http.NewServeMux()
-	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalInit, d.serveInit)
-	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalJoin, d.serveJoin)
-	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalLeave, d.serveLeave)
-	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalTrust, d.serveTrust)
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalInit, audited(d, audit.ClusterInit, d.serveInit))
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalJoin, audited(d, audit.ClusterJoin, d.serveJoin))
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalLeave, audited(d, audit.ClusterLeave, d.serveLeave))
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalTrust, audited(d, audit.MapTrusted, d.serveTrust))
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalStatus, d.serveStatus)
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalView, d.serveView)
 	return mux

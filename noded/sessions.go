@@ -15,6 +15,7 @@ import (
 	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/internal/atomicfile"
+	"rolekey/internal/audit"
 )
 
 // Sessions of sshd
@@ -42,6 +43,7 @@ type sessions struct {
 	proc    string       // /proc
 	local   []netip.Addr // where this node's sshd answers; empty: wherever this machine does
 	log     *zap.Logger
+	audit   *audit.Log
 	account func(ctx context.Context) (account string, port uint16, err error)
 	file    string                  // of the addresses that are left to sweep
 	step    func(name string) error // where tests make a crash
@@ -233,6 +235,7 @@ func (s *sessions) sweep(ctx context.Context) (found int, err error) {
 // was closed, and sshd itself is killed.
 func (s *sessions) end(p process, list []process) {
 	s.log.Warn("ending an SSH session of a node that lost its authorization", zap.Int("pid", p.pid), zap.String("title", p.title))
+	s.audit.Write(audit.Event{Act: audit.SessionsEnded, Target: fmt.Sprintf("pid %d", p.pid), Before: audit.Values{"process": p.title}})
 	for _, child := range descendants(p.pid, list) {
 		sig := syscall.SIGHUP
 		if sshdTitle.MatchString(child.title) {

@@ -12,6 +12,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/internal/paths"
 	"rolekey/sshkeys"
 )
@@ -24,10 +25,12 @@ type sshFiles struct {
 	bind   netip.Addr
 	finder *sshFinder
 	log    *zap.Logger
+	audit  *audit.Log
 	now    func() time.Time
 
 	mu      sync.Mutex
 	until   time.Time // expiry-time in authorized_keys; zero: none is known
+	wrote   bool      // in this run
 	keys    string    // what the block authorized last, without the expiry
 	report  sshkeys.Report
 	problem error
@@ -96,7 +99,9 @@ func (s *sshFiles) authorizeLocked(ctx context.Context, v *candmap.View, t trust
 	block.Former = s.former
 	report, err := set.authorized.Apply(block)
 	s.note(report)
+	s.auditRepair(set.authorized.Path, report, s.wrote && keys == s.keys && (set.options.NoExpiry || until.Equal(s.until)))
 	if err == nil {
+		s.wrote = true
 		s.until, s.keys = until, keys
 	}
 	if set.options.NoExpiry {
@@ -135,6 +140,16 @@ func (s *sshFiles) note(r sshkeys.Report) {
 		s.log.Error("revoked keys were disabled in place because the file cannot be replaced", zap.Int("lines", r.Disabled))
 	}
 	s.report = r
+}
+
+// auditRepair writes down that somebody else changed the file, and that it was
+// put right. Same says that it should hold what was written there last.
+func (s *sshFiles) auditRepair(path string, r sshkeys.Report, same bool) {
+	n := len(r.Damage) + len(r.Repaired)
+	if n == 0 && !(same && r.Changed) {
+		return
+	}
+	s.audit.Write(audit.Event{Act: audit.KeysRepaired, Target: path, Count: int64(max(1, n))})
 }
 
 // derive writes what helps ssh to reach the other nodes: their host keys, and

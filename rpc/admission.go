@@ -58,7 +58,7 @@ func (a *AdmissionConn) State() tls.ConnectionState { return a.state }
 func (a *AdmissionConn) Call(ctx context.Context, m Method, arg string, req, resp any) error {
 	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()
-	out, err := newOutgoing(&m, arg, req, resp)
+	out, err := newOutgoing(ctx, &m, arg, req, resp)
 	if err != nil {
 		return fmt.Errorf("call %s: %w", m.Name, err)
 	}

@@ -1,7 +1,9 @@
 package rpc
 
 import (
+	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 )
 
 // A peer may cause this many audit lines, so that none can fill the disk or
@@ -70,6 +73,45 @@ func (a *auditor) admit(reason cluster.Code, key auditKey, now time.Time) (suppr
 	}
 	suppressed, s.suppressed = s.suppressed, 0
 	return suppressed, true
+}
+
+// AuditTo returns what writes refusals into an audit log.
+func AuditTo(log *audit.Log) func(Refusal) {
+	return func(r Refusal) {
+		log.Write(audit.Event{
+			Act: audit.RPCRefused, Op: r.Method, Count: r.Suppressed,
+			Caller: audit.Caller{PeerNode: r.PeerNode, PeerDigest: r.PeerDigest, Remote: r.Remote, RequestID: r.RequestID},
+		}.Of(&cluster.Error{Code: r.Reason}))
+	}
+}
+
+// Served is the audit record of a call that changed this node.
+type Served struct {
+	audit.Caller
+	Method string
+	Stamp  Stamp
+}
+
+// Caller says who made a call, for the audit.
+func (q *Request) Caller() audit.Caller {
+	return audit.Caller{PeerNode: q.Grant.Node, PeerDigest: q.Grant.Digest, Remote: q.conn.RemoteAddr().String(), RequestID: q.ID}
+}
+
+// LocalCaller says who made a local call, for the audit.
+func LocalCaller(r *http.Request, request string) audit.Caller {
+	c := audit.Caller{RequestID: request}
+	if uid, ok := LocalUID(r.Context()); ok {
+		c.UID, c.Actor = &uid, LocalActor(uid)
+	}
+	return c
+}
+
+// LocalActor names who made a local call, for jobs and the audit.
+func LocalActor(uid uint32) string {
+	if uid != 0 {
+		return fmt.Sprintf("uid %d (local socket)", uid)
+	}
+	return "root (local socket)"
 }
 
 // Refusals returns the number of refusals by reason since the start.

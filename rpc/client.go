@@ -181,7 +181,7 @@ func (c *Client) Call(ctx context.Context, to Target, m Method, arg string, req,
 		ctx, cancel = context.WithTimeout(ctx, m.Timeout)
 		defer cancel()
 	}
-	out, err := newOutgoing(&m, arg, req, resp)
+	out, err := newOutgoing(ctx, &m, arg, req, resp)
 	if err != nil {
 		return fmt.Errorf("call %s: %w", m.Name, err)
 	}

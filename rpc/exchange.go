@@ -27,8 +27,8 @@ type outgoing struct {
 	resp   any
 }
 
-func newOutgoing(m *Method, arg string, req, resp any) (*outgoing, error) {
-	out := &outgoing{method: m, path: m.Path, id: newRequestID(), resp: resp}
+func newOutgoing(ctx context.Context, m *Method, arg string, req, resp any) (*outgoing, error) {
+	out := &outgoing{method: m, path: m.Path, id: requestIDOf(ctx), resp: resp}
 	if err := out.setArg(arg); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/internal/paths"
 )
 
@@ -33,6 +34,8 @@ const (
 func HandleLocal[T any](m *http.ServeMux, verb, path string, h func(ctx context.Context, req *T) (any, error)) {
 	m.HandleFunc(verb+" "+path, func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, localBody)
+		id := requestID(r.Header)
+		r.Header.Set(RequestIDHeader, id) // refusals and the audit name the same
 		var req T
 		if r.ContentLength != 0 {
 			if err := decodeBody(r, &req); err != nil {
@@ -40,7 +43,8 @@ func HandleLocal[T any](m *http.ServeMux, verb, path string, h func(ctx context.
 				return
 			}
 		}
-		out, err := h(context.WithValue(r.Context(), localKey{}, r), &req)
+		ctx := audit.WithCaller(context.WithValue(r.Context(), localKey{}, r), LocalCaller(r, id))
+		out, err := h(ctx, &req)
 		if err != nil {
 			refuseLocal(w, r, err)
 			return

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 
 	"rolekey/cluster"
 )
@@ -16,6 +17,7 @@ import (
 const RequestIDHeader = "Rolekey-Request-Id"
 
 const (
+	hexDigits    = "0123456789abcdef"
 	requestIDLen = 16
 	maxRefusal   = 64 << 10
 )
@@ -100,14 +102,29 @@ func readRefusal(status int, body io.Reader, node string) error {
 	return &b.Error
 }
 
-// newRequestID returns 16 random hex digits. They tell calls apart and guard
+type requestIDKey struct{}
+
+// WithRequestID returns a context whose calls carry the id of the request that
+// they serve, so that one id finds all that came of it. An id that is not well
+// formed is not carried.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+func requestIDOf(ctx context.Context) string {
+	if id, _ := ctx.Value(requestIDKey{}).(string); wellFormed(id) {
+		return id
+	}
+	return NewRequestID()
+}
+
+// NewRequestID returns 16 random hex digits. They tell calls apart and guard
 // nothing, so they need not be unpredictable.
-func newRequestID() string {
-	const digits = "0123456789abcdef"
+func NewRequestID() string {
 	var b [requestIDLen]byte
 	n := rand.Uint64()
 	for i := range b {
-		b[i] = digits[n&0xf]
+		b[i] = hexDigits[n&0xf]
 		n >>= 4
 	}
 	return string(b[:])
@@ -115,14 +132,12 @@ func newRequestID() string {
 
 // requestID takes the caller's id if it is well formed: it reaches logs.
 func requestID(h http.Header) string {
-	id := h.Get(RequestIDHeader)
-	if len(id) != requestIDLen {
-		return newRequestID()
+	if id := h.Get(RequestIDHeader); wellFormed(id) {
+		return id
 	}
-	for _, c := range []byte(id) {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return newRequestID()
-		}
-	}
-	return id
+	return NewRequestID()
+}
+
+func wellFormed(id string) bool {
+	return len(id) == requestIDLen && strings.Trim(id, hexDigits) == ""
 }

@@ -17,6 +17,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 )
 
 // Handler serves a method. Its result is the answer: nil for {}, []byte for
@@ -137,6 +138,9 @@ func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Requ
 		s.refuse(w, q, err)
 		return
 	}
+	if m.Mutating && s.cfg.Served != nil {
+		s.cfg.Served(Served{q.Caller(), m.Name, q.Stamp})
+	}
 	s.answer(w, q, out)
 }
 
@@ -168,6 +172,9 @@ func (s *Server) admit(q *Request, h Handler, w http.ResponseWriter) (out any, e
 	ctx := q.HTTP.Context()
 	if m.Delivers {
 		ctx = context.WithoutCancel(ctx) // it may be what ends its own connection
+	}
+	if m.Delivers || m.Mutating {
+		ctx = audit.WithCaller(ctx, q.Caller())
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -30,6 +30,7 @@ type ServerConfig struct {
 	Fresh       func() bool                      // whether that is fresh
 	Terms       TermStore                        // needed if a method is mutating
 	Audit       func(Refusal)                    // nil: only the log
+	Served      func(Served)                     // told of each mutating call that succeeded; nil: nobody
 	Log         *zap.Logger                      // nil: none
 	Node        func() cluster.Name              // this node's name, for refusals; nil: ""
 	Now         func() time.Time                 // nil: time.Now

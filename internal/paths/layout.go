@@ -106,6 +106,12 @@ func (l Layout) InitMarker() string { return l.In("/var/lib/rolekey/init-in-prog
 // LogDir holds logs of those who do not use the journal, and audit logs.
 func (l Layout) LogDir() string { return l.In("/var/log/rolekey") }
 
+// NodedAudit is noded's audit log.
+func (l Layout) NodedAudit() string { return l.In("/var/log/rolekey/noded-audit.log") }
+
+// MasterdAudit is masterd's audit log.
+func (l Layout) MasterdAudit() string { return l.In("/var/log/rolekey/masterd-audit.log") }
+
 // RunDir holds the sockets.
 func (l Layout) RunDir() string { return l.In("/run/rolekey") }
 

@@ -26,6 +26,8 @@ func TestLayout(t *testing.T) {
 		{"", Layout.Keyring, "/var/lib/rolekey/masterd/keyring"},
 		{"", Layout.RaftDB, "/var/lib/rolekey/masterd/raft.db"},
 		{"", Layout.SnapshotDir, "/var/lib/rolekey/masterd/snapshots"},
+		{"", Layout.NodedAudit, "/var/log/rolekey/noded-audit.log"},
+		{"", Layout.MasterdAudit, "/var/log/rolekey/masterd-audit.log"},
 		{"", Layout.NodedSock, "/run/rolekey/noded.sock"},
 		{"", Layout.MasterdSock, "/run/rolekey/masterd.sock"},
 		{"", Layout.SSHDropIn, "/etc/ssh/ssh_config.d/50-rolekey.conf"},

@@ -94,6 +94,7 @@ func next(s *state.State) *state.Job {
 
 // one runs a job to its end, or to the end of this master.
 func (r *Runner) one(ctx context.Context, j *state.Job) error {
+	ctx = rpc.WithRequestID(ctx, j.RequestID)
 	run := &run{c: r.c, job: j, update: state.JobUpdate{ID: j.ID}}
 	err := run.all(ctx)
 	if ctx.Err() != nil {

@@ -2,7 +2,6 @@ package rapi
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -123,13 +122,11 @@ func authenticate(r *http.Request) error {
 
 // actor says who asks, for jobs and the audit.
 func actor(r *http.Request) string {
-	if uid, _ := rpc.LocalUID(r.Context()); uid != 0 {
-		return fmt.Sprintf("uid %d (local socket)", uid)
-	}
-	return "root (local socket)"
+	uid, _ := rpc.LocalUID(r.Context())
+	return rpc.LocalActor(uid)
 }
 
-func requestID() string { return rand.Text() }
+func requestID() string { return rpc.NewRequestID() }
 
 // decode reads the body strictly: unknown names and anything after the value
 // are errors.

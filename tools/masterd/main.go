@@ -91,8 +91,9 @@ func serve(ctx context.Context, cfg masterd.Config, stderr io.Writer) error {
 	log := newLog(stderr, cfg.LogLevel)
 	cfg.Log = log
 	log.Info("starting", zap.String("version", buildinfo.Version()))
-	defer hearHangups(log)()
-	err := masterd.New(cfg).Run(ctx, func() { ready(log) })
+	d := masterd.New(cfg)
+	defer hearHangups(log, d.Reload)()
+	err := d.Run(ctx, func() { ready(log) })
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
 		log.Info("stopped")
 		return nil
@@ -104,15 +105,17 @@ func serve(ctx context.Context, cfg masterd.Config, stderr io.Writer) error {
 }
 
 // hearHangups keeps SIGHUP, by which the service manager reloads, from ending
-// the daemon. There is nothing to reload: what can change is replicated.
-func hearHangups(log *zap.Logger) (stop func()) {
+// the daemon. All there is to reload is the audit log, which may have been
+// renamed: what can change is replicated.
+func hearHangups(log *zap.Logger, reload func()) (stop func()) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for range hup {
-			log.Info("nothing to reload: a changed masterd.toml needs a restart")
+			reload()
+			log.Info("audit log opened anew; a changed masterd.toml needs a restart")
 		}
 	}()
 	return func() {

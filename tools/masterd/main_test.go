@@ -122,7 +122,7 @@ func TestLife(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	if !scanFor(scan, `"msg":"nothing to reload`) {
+	if !scanFor(scan, `"msg":"audit log opened anew`) {
 		t.Fatalf("after SIGHUP; log:\n%s", log.String())
 	}
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
