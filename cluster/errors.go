@@ -38,6 +38,7 @@ const (
 	CodeNoMap             Code = "no_map"
 	CodeNoQuorum          Code = "no_quorum"
 	CodeUnavailable       Code = "unavailable"
+	CodeQueueDrained      Code = "queue_drained"
 )
 
 // httpStatus is the one place where codes become HTTP statuses.
@@ -51,7 +52,7 @@ var httpStatus = map[Code]int{
 	CodeBadSignature: 422, CodeBadFormat: 422, CodeUnsupportedFormat: 422, CodeTrustExpired: 422,
 	CodeBusy:     429,
 	CodeInternal: 500,
-	CodeMapStale: 503, CodeNoMap: 503, CodeNoQuorum: 503, CodeUnavailable: 503,
+	CodeMapStale: 503, CodeNoMap: 503, CodeNoQuorum: 503, CodeUnavailable: 503, CodeQueueDrained: 503,
 }
 
 // HTTPStatus returns the status that carries the code; 500 for an unknown one.

@@ -65,7 +65,22 @@ func (d *Daemon) Submit(ctx context.Context, ops []json.RawMessage, summary []st
 	if err != nil {
 		return 0, err
 	}
+	if m.node.State().QueueDrained {
+		return 0, cluster.Errorf(cluster.CodeQueueDrained, "Job queue is drained, cannot submit").
+			WithHint("gnt-cluster queue undrain makes it take jobs again")
+	}
 	return m.submit(ctx, ops, summary, actor, request)
+}
+
+// DrainQueue implements rapi.Backend. It is no job: a drained queue takes none.
+// What the cluster itself has to do goes on.
+func (d *Daemon) DrainQueue(ctx context.Context, drained bool, actor, request string) error {
+	m, err := d.running()
+	if err != nil {
+		return err
+	}
+	_, err = m.Change(ctx, state.KindClusterChange, state.ClusterChange{QueueDrained: &drained}, actor, request)
+	return err
 }
 
 func (m *member) submit(ctx context.Context, ops []json.RawMessage, summary []string, actor, request string) (int64, error) {

@@ -129,7 +129,7 @@ type run struct {
 // resume is what the commit notes about the steps that are left.
 type resume struct {
 	Op      int          `json:"op"`
-	Node    state.Node   `json:"node"` // as it was before the commit
+	Node    state.Node   `json:"node,omitzero"` // as it was before the commit; none: it is about the cluster
 	Steps   []roles.Step `json:"steps"`
 	Results [][2]string  `json:"results"`
 	Cert    []byte       `json:"cert,omitempty"` // of a promotion

@@ -26,6 +26,8 @@ const (
 	OpNodeRemove    = "OP_NODE_REMOVE"
 	OpClusterVerify = "OP_CLUSTER_VERIFY"
 	OpNodeRekey     = "OP_NODE_REKEY" // Rolekey's own
+	OpClusterSet    = "OP_CLUSTER_SET_PARAMS"
+	OpClusterRename = "OP_CLUSTER_RENAME"
 )
 
 var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error){
@@ -36,6 +38,8 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpNodeRekey:     nodeRekey,
 	OpTagsSet:       tagsSet,
 	OpTagsDel:       tagsDel,
+	OpClusterSet:    clusterSetParams,
+	OpClusterRename: clusterRename,
 }
 
 // How long a promotion waits for raft to forget a node's former life.
@@ -439,6 +443,9 @@ func (r *run) fillPool(ctx context.Context, left cluster.NodeID) error {
 	}
 	if len(promoted) > 0 {
 		r.say(roles.PromotedNotice(promoted).String())
+	}
+	for _, m := range roles.ShrinkNotices(r.c.State()) {
+		r.say(m.String())
 	}
 	return nil
 }

@@ -28,6 +28,8 @@ type Backend interface {
 	// Cancel cancels a job that has not begun; a conflict is reported for one
 	// that has.
 	Cancel(ctx context.Context, jobID int64, actor, request string) error
+	// DrainQueue makes the queue refuse, or take, new jobs.
+	DrainQueue(ctx context.Context, drained bool, actor, request string) error
 	// Admit makes an admission string.
 	Admit(ctx context.Context, spec AdmitSpec) (AdmitResult, error)
 	// RevokeAdmission makes an admission string worthless.

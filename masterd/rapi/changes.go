@@ -22,13 +22,28 @@ type opcode struct {
 	*wire.Verify
 	*wire.Tags
 	DryRun bool `json:"dry_run,omitempty"`
+	Fields any  `json:"-"` // an object, whose members are the opcode's other fields
+}
+
+// MarshalJSON joins the members of Fields to the others.
+func (op opcode) MarshalJSON() ([]byte, error) {
+	type plain opcode
+	head, err := json.Marshal(plain(op))
+	if err != nil || op.Fields == nil {
+		return head, err
+	}
+	rest, err := json.Marshal(op.Fields)
+	if err != nil || len(rest) <= len("{}") {
+		return head, err
+	}
+	return append(append(head[:len(head)-1], ','), rest[1:]...), nil
 }
 
 // level returns the feature level that the opcode needs: a master of an earlier
 // release, who may be the one to carry it out, does not know it or would
 // overlook a part of it.
 func (op opcode) level() int {
-	if op.DryRun || op.Tags != nil {
+	if op.DryRun || op.Tags != nil || op.Fields != nil {
 		return state.LevelSettings
 	}
 	return 1

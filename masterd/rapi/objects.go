@@ -59,6 +59,7 @@ func (a *api) rolekeyInfo(s *state.State) wire.RolekeyInfo {
 		SSHKeyMode: p.SSHKeyMode, RAPIMayPromote: p.RAPIMayPromote, RAPIMayCapable: p.MasterCapabilityRAPIModifiable,
 		FeatureLevel: s.FeatureLevel, RecoveryKeys: len(s.Recovery.Keys), Nodes: len(s.Nodes),
 		Candidates: names(s, candidates), Voters: names(s, s.Voters()),
+		QueueDrained: s.QueueDrained,
 	}
 }
 

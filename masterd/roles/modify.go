@@ -47,7 +47,7 @@ func PlanModify(s *state.State, req Modify) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	m := modification{s: s, n: n, req: req}
+	m := modification{s: s, n: n, req: req, notAgain: is(req.MasterCandidate, false)}
 	if err := m.checkPrereq(); err != nil {
 		return Plan{}, err
 	}
@@ -96,6 +96,7 @@ type modification struct {
 	s        *state.State
 	n        *state.Node
 	req      Modify
+	notAgain bool // the request says that the node is to be no candidate
 	messages []Message
 }
 
@@ -159,14 +160,16 @@ func (m *modification) ignoreUnset() {
 }
 
 // promoteSelf makes a node that comes back, or becomes capable, a candidate if
-// the pool has room. Unlike Ganeti (issue 1682) it leaves alone what is not
-// master capable, or stays drained or offline, or is sent to another state by
-// the same request.
+// the pool has room, and one that was a candidate when it was set offline in
+// any case. Unlike Ganeti (issue 1682) it leaves alone what is not master
+// capable, or stays drained or offline, or is sent to another state by the same
+// request.
 func (m *modification) promoteSelf() {
 	r, f := &m.req, m.n.Flags
 	back := is(r.Drained, false) || is(r.Offline, false)
 	capable := is(r.MasterCapable, true) && !f.MasterCapable
-	if !back && !capable || f.MasterCandidate || !roomForOne(m.s) {
+	again := is(r.Offline, false) && m.n.WasCandidate && !m.notAgain
+	if !back && !capable || f.MasterCandidate || !again && !roomForOne(m.s) {
 		return
 	}
 	after := m.target()
@@ -179,6 +182,11 @@ func (m *modification) promoteSelf() {
 	}
 	r.MasterCandidate = new(true)
 	m.messages = append(m.messages, info("Auto-promoting node to master candidate"))
+	if again && !roomForOne(m.s) {
+		p := Pool(m.s)
+		m.messages = append(m.messages, info("The node was a candidate before it was set offline; now more nodes are candidates (%d) than desired (%d)",
+			p.Now+1, m.s.Params.CandidatePoolSize))
+	}
 }
 
 func (m *modification) demoteIncapable() error {

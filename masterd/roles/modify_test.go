@@ -17,14 +17,21 @@ import (
 // up to the given number of candidates and idle nodes.
 func world(t *testing.T, f cluster.Flags, candidates, idle, pool int) *state.State {
 	t.Helper()
+	return worldOf(t, f, false, candidates, idle, pool)
+}
+
+// worldOf is world, with node 2 a candidate before it got its flags, if was.
+func worldOf(t *testing.T, f cluster.Flags, was bool, candidates, idle, pool int) *state.State {
+	t.Helper()
 	l := statetest.New(t)
+	l.Do(state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelSettings})
 	for i := 2; i < 3+candidates+idle; i++ {
 		l.Add(i)
 	}
 	for i := 3; i < 3+candidates; i++ {
 		l.Promote(i)
 	}
-	if f.MasterCandidate {
+	if f.MasterCandidate || was {
 		l.Promote(2)
 	}
 	l.Do(state.KindNodeChange, state.NodeChange{Node: statetest.ID(2), Flags: state.PatchTo(f)})
@@ -108,15 +115,20 @@ func oracle(s *state.State, n *state.Node, r roles.Modify) outcome {
 			*f.op = nil
 		}
 	}
+	again := is(off, false) && n.WasCandidate && !is(r.MasterCandidate, false)
 	staysOut := is(dr, true) || is(off, true) || (n.Flags.Drained && !is(dr, false) && !is(off, true)) || (n.Flags.Offline && !is(off, false))
 	if is(mc, true) {
 		staysOut = false
 	}
 	capable := (n.Flags.MasterCapable || is(r.MasterCapable, true)) && !is(r.MasterCapable, false)
 	if (is(dr, false) || is(off, false) || (is(r.MasterCapable, true) && !n.Flags.MasterCapable)) &&
-		nowAll < min(min(mostAll, pool)+1, pool) && !staysOut && capable {
+		(nowAll < min(min(mostAll, pool)+1, pool) || again) && !staysOut && capable && !n.Flags.MasterCandidate {
 		mc = new(true)
 		out.messages = append(out.messages, "Auto-promoting node to master candidate")
+		if nowAll >= min(min(mostAll, pool)+1, pool) {
+			out.messages = append(out.messages, fmt.Sprintf(
+				"The node was a candidate before it was set offline; now more nodes are candidates (%d) than desired (%d)", nowAll+1, pool))
+		}
 	}
 	if is(r.MasterCapable, false) && n.Flags.MasterCandidate {
 		if master {
@@ -157,6 +169,13 @@ func TestPlanModifyEveryRequest(t *testing.T) {
 		for _, w := range []struct{ candidates, idle, pool int }{{0, 0, 5}, {1, 1, 2}, {1, 1, 5}, {2, 0, 1}} {
 			s := world(t, f, w.candidates, w.idle, w.pool)
 			worlds++
+			if f.Offline && f.MasterCapable {
+				again := worldOf(t, f, true, w.candidates, w.idle, w.pool)
+				everyRequest(func(r roles.Modify) {
+					r.Node = string(statetest.Name(2))
+					compare(t, again, again.Node(statetest.ID(2)), r)
+				})
+			}
 			for _, target := range []int{1, 2} {
 				everyRequest(func(r roles.Modify) {
 					r.Node = string(statetest.Name(target))
@@ -297,6 +316,39 @@ func TestPlanModifyAsRecorded(t *testing.T) {
 	}
 	if len(p.Results) != 1 || p.Results[0].Pair() != [2]string{"master_candidate", "False"} {
 		t.Fatalf("results %v", p.Results)
+	}
+}
+
+// TestOnlineAgain: a node that was a candidate when it was set offline is one
+// again, also where the pool has filled up meanwhile, but not against the word
+// of the request, nor when it lost the capability, nor over RAPI that may not
+// promote.
+func TestOnlineAgain(t *testing.T) {
+	offline := cluster.Flags{MasterCapable: true, Offline: true}
+	for _, c := range []struct {
+		name  string
+		flags cluster.Flags
+		req   roles.Modify
+		want  bool
+	}{
+		{"online", offline, roles.Modify{}, true},
+		{"and no candidate", offline, roles.Modify{MasterCandidate: new(false)}, false},
+		{"drained", offline, roles.Modify{Drained: new(true)}, false},
+		{"not capable any more", offline, roles.Modify{MasterCapable: new(false)}, false},
+		{"was not capable meanwhile", cluster.Flags{Offline: true}, roles.Modify{MasterCapable: new(true)}, false},
+	} {
+		s := worldOf(t, c.flags, true, 1, 0, 2)
+		c.req.Node, c.req.Offline = "node2.lab.test", new(false)
+		p, err := roles.PlanModify(s, c.req)
+		if err != nil || p.Promotes() != c.want {
+			t.Errorf("%s: promotes %t, %v", c.name, p.Promotes(), err)
+		}
+	}
+	s := *worldOf(t, offline, true, 1, 0, 2)
+	s.Params.RAPIMayPromote = false
+	p, err := roles.PlanModify(&s, roles.Modify{Node: "node2.lab.test", Offline: new(false), RAPI: true})
+	if err != nil || p.Promotes() {
+		t.Errorf("RAPI promotes it: %v", err)
 	}
 }
 

@@ -160,6 +160,12 @@ func (b *Backend) Cancel(_ context.Context, id int64, _, _ string) error {
 	return err
 }
 
+// DrainQueue implements rapi.Backend.
+func (b *Backend) DrainQueue(_ context.Context, drained bool, _, _ string) error {
+	_, err := b.try(state.KindClusterChange, state.ClusterChange{QueueDrained: &drained})
+	return err
+}
+
 // Admit implements rapi.Backend.
 func (b *Backend) Admit(_ context.Context, spec rapi.AdmitSpec) (rapi.AdmitResult, error) {
 	rec, seed, err := pki.NewRecord(pki.RecordSpec{Name: spec.Name, Addresses: spec.Addresses, TTL: spec.TTL, Actor: spec.Actor}, b.Now())

@@ -85,4 +85,5 @@ type RolekeyInfo struct {
 	Nodes           int              `json:"nodes"`
 	Candidates      []cluster.Name   `json:"candidates"`
 	Voters          []cluster.Name   `json:"voters"`
+	QueueDrained    bool             `json:"queue_drained"`
 }

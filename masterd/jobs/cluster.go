@@ -1,0 +1,92 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"rolekey/cluster"
+	"rolekey/masterd/roles"
+	"rolekey/masterd/state"
+)
+
+// clusterSetParams changes the cluster's parameters: Ganeti's
+// LUClusterSetParams. A larger pool is filled, a smaller one is left alone.
+func clusterSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
+	var op struct {
+		state.ParamsPatch
+		RAPI bool `json:"rapi"`
+	}
+	if err := json.Unmarshal(raw, &op); err != nil {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+	}
+	s := r.c.State()
+	if err := roles.CheckParams(s, op.ParamsPatch, op.RAPI); err != nil {
+		return nil, err
+	}
+	after := s.Params.Patch(op.ParamsPatch)
+	left := &resume{Op: r.op, Results: [][2]string{}}
+	if after.CandidatePoolSize != s.Params.CandidatePoolSize {
+		left.Steps = []roles.Step{{Kind: roles.StepPool}}
+	}
+	for _, m := range roles.ParamsNotices(s.Params, after) {
+		r.say(m.String())
+	}
+	return r.commitCluster(ctx, state.KindParamsChange, left, func(u *state.JobUpdate) any {
+		return state.ParamsChange{Params: op.ParamsPatch, Job: u}
+	})
+}
+
+// clusterRename changes the cluster's name. Its UUID, which everything is bound
+// to, stays.
+func clusterRename(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
+	var op struct {
+		Name cluster.Name `json:"name"`
+	}
+	if err := json.Unmarshal(raw, &op); err != nil {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: fmt.Sprintf("The new name of the cluster is not valid: %v", err)}
+	}
+	if op.Name == r.c.State().Cluster.Name {
+		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "Neither the name nor the IP address of the cluster has changed"}
+	}
+	left := &resume{Op: r.op, Results: [][2]string{}}
+	if _, err := r.commitCluster(ctx, state.KindClusterChange, left, func(u *state.JobUpdate) any {
+		return state.ClusterChange{Name: &op.Name, Job: u}
+	}); err != nil {
+		return nil, err
+	}
+	return json.Marshal(op.Name)
+}
+
+// commitCluster makes a change of the cluster as a whole and notes, in the same
+// entry, what is left to do.
+func (r *run) commitCluster(ctx context.Context, kind string, left *resume, body func(*state.JobUpdate) any) (json.RawMessage, error) {
+	data, err := json.Marshal(left)
+	if err != nil {
+		return nil, err
+	}
+	step := stepCommitted
+	u := r.update
+	u.Status, u.Step, u.Data = state.JobRunning, &step, data
+	spread, err := r.c.Change(ctx, kind, body(&u), r.job.Actor, r.job.RequestID)
+	if err != nil {
+		return nil, asPrereq(err)
+	}
+	r.drained()
+	if spread.All > 0 { // else the map stays as it is
+		r.report(spread)
+	}
+	return r.after(ctx, left)
+}
+
+// asPrereq gives a command that did not fit the form in which Ganeti tells that
+// nothing was changed.
+func asPrereq(err error) error {
+	class := map[cluster.Code]roles.Class{
+		cluster.CodeConflict: roles.WrongState, cluster.CodeBadFormat: roles.WrongInput, cluster.CodeTooLarge: roles.WrongInput,
+	}[cluster.CodeOf(err)]
+	if class == "" {
+		return err
+	}
+	return &roles.PrereqError{Class: class, Msg: err.Error(), Hint: cluster.HintOf(err)}
+}

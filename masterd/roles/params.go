@@ -1,0 +1,45 @@
+package roles
+
+import (
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+)
+
+// CheckParams checks a request to change the cluster's parameters. What raises
+// privileges is refused over RAPI: a user of RAPI could hand root's keys to any
+// machine with it.
+func CheckParams(s *state.State, c state.ParamsPatch, rapi bool) error {
+	if c == (state.ParamsPatch{}) {
+		return refuse(WrongInput, "Please pass at least one modification")
+	}
+	if c.MasterAddress != nil && c.NoMasterAddress {
+		return refuse(WrongInput, "Can't set the cluster address and take it away at the same time")
+	}
+	if c.CandidatePoolSize != nil && (*c.CandidatePoolSize < 1 || *c.CandidatePoolSize > state.MaxPool) {
+		return refuse(WrongInput, "Candidate pool size %d is not valid: want 1 to %d", *c.CandidatePoolSize, state.MaxPool)
+	}
+	if rapi && (c.RAPIMayPromote != nil || c.MasterCapabilityRAPIModifiable != nil || c.SSHReach != nil || c.Policy != nil) {
+		return refuse(WrongState, "rapi_may_promote, master_capability_rapi_modifiable, ssh_reach and policy cannot be changed over RAPI").
+			withHint("On the master, as root: gnt-cluster modify")
+	}
+	return nil
+}
+
+// ParamsNotices say what a change of parameters means for the cluster's
+// security, in a job's log.
+func ParamsNotices(old, next state.Params) []Message {
+	var out []Message
+	if old.Policy != next.Policy && next.Policy == cluster.PolicyBestEffort {
+		out = append(out, warning("Nodes that hear nothing will serve on with an old map: revoking a node that is cut off has no bound any more"))
+	}
+	if old.SSHReach != next.SSHReach && next.SSHReach == cluster.ReachCandidates {
+		out = append(out, warning("Every candidate's SSH key will open every node: root on a candidate is root on all"))
+	}
+	if !old.RAPIMayPromote && next.RAPIMayPromote {
+		out = append(out, warning("A RAPI user who may write can make any master capable node a candidate, which holds root's keys"))
+	}
+	if !old.MasterCapabilityRAPIModifiable && next.MasterCapabilityRAPIModifiable {
+		out = append(out, warning("A RAPI user who may write can make any node master capable"))
+	}
+	return out
+}
