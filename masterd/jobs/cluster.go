@@ -50,12 +50,9 @@ func clusterRename(ctx context.Context, r *run, raw json.RawMessage) (json.RawMe
 		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "Neither the name nor the IP address of the cluster has changed"}
 	}
 	left := &resume{Op: r.op, Results: [][2]string{}}
-	if _, err := r.commitCluster(ctx, state.KindClusterChange, left, func(u *state.JobUpdate) any {
+	return r.commitCluster(ctx, state.KindClusterChange, left, func(u *state.JobUpdate) any {
 		return state.ClusterChange{Name: &op.Name, Job: u}
-	}); err != nil {
-		return nil, err
-	}
-	return json.Marshal(op.Name)
+	})
 }
 
 // commitCluster makes a change of the cluster as a whole and notes, in the same

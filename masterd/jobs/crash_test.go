@@ -139,6 +139,24 @@ func TestG7MasterDiesAtAnyPoint(t *testing.T) {
 			}
 			return nil
 		}},
+		"online again": {[]string{modify(3, `"offline":true,"auto_promote":true`), modify(3, `"offline":false`)}, func(w *world) error {
+			if f := w.node(3).Flags; f.Offline || !f.MasterCandidate {
+				return errors.New("not a candidate again")
+			}
+			return nil
+		}},
+		"larger pool": {[]string{`{"OP_ID":"OP_CLUSTER_SET_PARAMS","candidate_pool_size":5,"lease_seconds":7}`}, func(w *world) error {
+			if p := w.State().Params; p.CandidatePoolSize != 5 || p.LeaseSeconds != 7 || len(w.State().Candidates()) != 5 {
+				return errors.New("the pool is not filled, or a parameter is lost")
+			}
+			return nil
+		}},
+		"rename": {[]string{`{"OP_ID":"OP_CLUSTER_RENAME","name":"other.test"}`}, func(w *world) error {
+			if w.State().Cluster.Name != "other.test" || w.State().Roster().Settings().Name != "other.test" {
+				return errors.New("not renamed")
+			}
+			return nil
+		}},
 		"two opcodes": {[]string{modify(4, `"master_candidate":true`), remove(2)}, func(w *world) error {
 			if w.node(2) != nil || !w.at(2).dismissed || !w.node(4).Flags.MasterCandidate {
 				return errors.New("one opcode is not carried out")

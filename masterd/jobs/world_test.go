@@ -70,7 +70,7 @@ func newWorld(t *testing.T, n, candidates int) *world {
 	if g.CA.Key, err = ca.MarshalKey(); err != nil {
 		t.Fatal(err)
 	}
-	g.Params.CandidatePoolSize = candidates
+	g.Params.CandidatePoolSize, g.FeatureLevel = candidates, cluster.FeatureLevel
 	lab.Do(state.KindGenesis, g)
 	w := &world{t: t, lab: lab, changed: make(chan struct{}), machines: map[cluster.NodeID]*machine{}, dieAt: -1}
 	for i := 1; i <= n; i++ {

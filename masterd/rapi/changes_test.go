@@ -52,6 +52,11 @@ func TestChangesAreJobs(t *testing.T) {
 			"POST", "/2/verify", `{"error_codes":true,"ignore_errors":["ENODETIME"]}`, "CLUSTER_VERIFY",
 			`{"OP_ID":"OP_CLUSTER_VERIFY","error_codes":true,"ignore_errors":["ENODETIME"],"verbose":false}`,
 		},
+		{
+			"PUT", "/2/modify", `{"candidate_pool_size":3,"policy":"strict"}`, "CLUSTER_SET_PARAMS",
+			`{"OP_ID":"OP_CLUSTER_SET_PARAMS","candidate_pool_size":3,"policy":"strict"}`,
+		},
+		{"PUT", "/2/name", `{"name":"other.test"}`, "CLUSTER_RENAME(other.test)", `{"OP_ID":"OP_CLUSTER_RENAME","name":"other.test"}`},
 		{"POST", "/2/verify", "", "CLUSTER_VERIFY", `{"OP_ID":"OP_CLUSTER_VERIFY","error_codes":false,"ignore_errors":[],"verbose":false}`},
 	}
 	b := newBench(t, 2)

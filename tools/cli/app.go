@@ -20,6 +20,7 @@ import (
 
 // app is one run of a command.
 type app struct {
+	in       io.Reader // nil: standard input
 	out, err io.Writer
 	now      func() time.Time
 	root     string

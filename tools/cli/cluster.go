@@ -24,6 +24,7 @@ func Cluster(a *app) *cobra.Command {
 	}
 	cmd.AddCommand(
 		a.initCommand(), a.mapCommand(), a.infoCommand(), a.verifyCommand(), a.getMasterCommand(), a.versionCommand(),
+		a.modifyClusterCommand(), a.queueCommand(), a.renameClusterCommand(), a.destroyCommand(),
 	)
 	cmd.AddCommand(a.clusterTagCommands()...)
 	return cmd
@@ -190,6 +191,7 @@ func infoItems(i wire.Info) []item {
 			{"master capability rapi modifiable", yesNo(r.RAPIMayCapable)},
 			{"recovery keys", r.RecoveryKeys},
 			{"feature level", r.FeatureLevel},
+			{"job queue drained", yesNo(r.QueueDrained)},
 		}},
 	}
 }

@@ -69,6 +69,9 @@ type prereqError struct {
 // Error implements error.
 func (e *prereqError) Error() string { return e.text }
 
+// drainedText is Ganeti's for a queue that takes no jobs.
+const drainedText = "Failure: the job queue is marked for drain and doesn't accept new requests"
+
 // errSilent is Ganeti's text for a daemon that does not answer.
 var errSilent = cluster.Errorf(cluster.CodeUnavailable,
 	"Cannot communicate with the master daemon.\nIs the process running and listening for connections?")
@@ -108,6 +111,11 @@ func explain(w io.Writer, err error) {
 	case errors.As(err, &coded):
 		if errors.Is(err, errSilent) {
 			fmt.Fprintln(w, coded.Message)
+			return
+		}
+		if coded.Code == cluster.CodeQueueDrained {
+			fmt.Fprintln(w, drainedText)
+			printHint(w, coded.Hint)
 			return
 		}
 		if class := ganetiClass[coded.Code]; class != "" {

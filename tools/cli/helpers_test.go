@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"rolekey/cluster"
 	"rolekey/internal/paths"
@@ -30,6 +33,7 @@ type machine struct {
 	at      paths.Layout
 	b       *rapitest.Backend
 	inits   []rpc.InitRequest
+	left    int // times that the node left its cluster
 	initErr error
 }
 
@@ -65,6 +69,10 @@ func (m *machine) serveNoded(status rpc.LocalStatusReply) {
 		}
 		return rpc.InitReply{Version: cluster.Version{Epoch: 1, Version: 1}, RecoveryFile: "/root/recovery"}, nil
 	})
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalLeave, func(context.Context, *struct{}) (any, error) {
+		m.left++
+		return struct{}{}, nil
+	})
 	rapitest.ServeUnix(m.t, m.at.NodedSock(), mux)
 }
 
@@ -78,6 +86,15 @@ func (m *machine) run(p Program, args ...string) result {
 	var stdout, stderr bytes.Buffer
 	code := Run(m.t.Context(), p, append([]string{"--root", m.at.Root}, args...), &stdout, &stderr)
 	return result{code, stdout.String(), stderr.String()}
+}
+
+// runAs runs a program whose app is prepared, and returns its exit code.
+func (m *machine) runAs(prepare func(*app), stdout, stderr io.Writer, p Program, args ...string) int {
+	m.t.Helper()
+	return Run(m.t.Context(), func(a *app) *cobra.Command {
+		prepare(a)
+		return p(a)
+	}, append([]string{"--root", m.at.Root}, args...), stdout, stderr)
 }
 
 // want runs what must succeed, and returns what it printed.

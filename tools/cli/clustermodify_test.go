@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+)
+
+func TestModifyCluster(t *testing.T) {
+	for _, c := range []struct {
+		args string
+		want map[string]any
+	}{
+		{"-C 7 --map-lease=1m --ssh-lease 12h", map[string]any{"candidate_pool_size": 7.0, "lease_seconds": 60.0, "ssh_lease_seconds": 43200.0}},
+		{"--map-policy=best_effort --ssh-reach=master", map[string]any{"policy": "best_effort", "ssh_reach": "master"}},
+		{"--rapi-may-promote=no", map[string]any{"rapi_may_promote": false}},
+		{"--no-master-ip", map[string]any{"no_master_address": true}},
+	} {
+		m := master(t, 1)
+		var got map[string]any
+		m.b.OnSubmit = func(id int64, op map[string]any) {
+			got = op
+			u := succeeds(`[]`)
+			u.ID = id
+			m.b.Do(state.KindJobUpdate, u)
+		}
+		if out := m.want(Cluster, append([]string{"modify"}, strings.Fields(c.args)...)...); out != "" {
+			t.Errorf("%s prints %q", c.args, out)
+		}
+		c.want["OP_ID"] = "OP_CLUSTER_SET_PARAMS"
+		if !maps.Equal(got, c.want) {
+			t.Errorf("%s: opcode %v", c.args, got)
+		}
+	}
+}
+
+func TestModifyClusterRefusesNonsense(t *testing.T) {
+	m := master(t, 1)
+	m.b.OnSubmit = func(int64, map[string]any) { t.Error("a job was made") }
+	for args, says := range map[string]string{
+		"":                                      "Please give at least one of the parameters.",
+		"--map-lease=0":                         "want whole seconds",
+		"--map-lease=1500ms":                    "want whole seconds",
+		"--map-policy=lax":                      "want strict or best_effort",
+		"--ssh-reach=all":                       "want candidates or master",
+		"--master-ip=192.0.2.9/24":              "together",
+		"--master-netdev=eth0":                  "together",
+		"--master-netdev=eth0 --master-ip=x":    "want an address with the length",
+		"--master-netdev=e/0 --master-ip=::1/8": "network device",
+		"--rapi-may-promote=perhaps":            "want yes or no",
+	} {
+		m.fail(ExitFailed, says, Cluster, append([]string{"modify"}, strings.Fields(args)...)...)
+	}
+}
+
+func TestQueue(t *testing.T) {
+	m := master(t, 2)
+	m.b.Do(state.KindFeatureLevel, state.FeatureLevel{Level: cluster.FeatureLevel})
+	info := func(want string) {
+		t.Helper()
+		if out := m.want(Cluster, "queue", "info"); out != want {
+			t.Errorf("%q, want %q", out, want)
+		}
+	}
+	info("The drain flag is unset\n")
+	m.want(Cluster, "queue", "drain")
+	info("The drain flag is set\n")
+	m.b.SubmitErr, m.b.OnRefuse = cluster.Errorf(cluster.CodeQueueDrained, "Job queue is drained, cannot submit"), func() {}
+	m.fail(ExitFailed, "Failure: the job queue is marked for drain and doesn't accept new requests", Node, "modify", "-D", "yes", "node2")
+	m.want(Cluster, "queue", "undrain")
+	info("The drain flag is unset\n")
+	m.fail(ExitFailed, "Want drain, undrain or info", Cluster, "queue", "flush")
+}
+
+func TestRenameClusterAsks(t *testing.T) {
+	m := master(t, 1)
+	var names []any
+	m.b.OnSubmit = func(id int64, op map[string]any) {
+		names = append(names, op["name"])
+		u := succeeds(`"other.test"`)
+		u.ID = id
+		m.b.Do(state.KindJobUpdate, u)
+	}
+	for answer, want := range map[string]int{"": ExitDeclined, "n\n": ExitDeclined, "yess\n": ExitDeclined, "y\n": ExitOK, "YES": ExitOK} {
+		var out, errs bytes.Buffer
+		a := func(a *app) { a.in = strings.NewReader(answer) }
+		if code := m.runAs(a, &out, &errs, Cluster, "rename", "other.test"); code != want {
+			t.Errorf("%q: exit code %d\n%s", answer, code, errs.String())
+		}
+	}
+	m.want(Cluster, "rename", "-f", "other.test")
+	if !slices.Equal(names, []any{"other.test", "other.test", "other.test"}) {
+		t.Errorf("renamed to %v", names)
+	}
+	m.fail(ExitFailed, "host name", Cluster, "rename", "-f", "*")
+}
+
+func TestDestroy(t *testing.T) {
+	m := master(t, 2)
+	m.fail(ExitFailed, "There are still 1 node(s) in this cluster.", Cluster, "destroy", "--yes-do-it")
+	m = master(t, 1)
+	m.serveNoded(rpc.LocalStatusReply{State: "member"})
+	m.fail(ExitFailed, "give --yes-do-it", Cluster, "destroy")
+	if m.left != 0 {
+		t.Fatal("it was destroyed without the word")
+	}
+	m.want(Cluster, "destroy", "--yes-do-it")
+	if m.left != 1 {
+		t.Error("the node daemon was not told")
+	}
+}
