@@ -18,7 +18,7 @@ func clusterSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.Ra
 		RAPI bool `json:"rapi"`
 	}
 	if err := json.Unmarshal(raw, &op); err != nil {
-		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+		return nil, errUnreadable
 	}
 	s := r.c.State()
 	if err := roles.CheckParams(s, op.ParamsPatch, op.RAPI); err != nil {
@@ -58,6 +58,9 @@ func clusterRename(ctx context.Context, r *run, raw json.RawMessage) (json.RawMe
 // commitCluster makes a change of the cluster as a whole and notes, in the same
 // entry, what is left to do.
 func (r *run) commitCluster(ctx context.Context, kind string, left *resume, body func(*state.JobUpdate) any) (json.RawMessage, error) {
+	if r.dry {
+		return r.rehearseCluster(kind, left, body(nil))
+	}
 	data, err := json.Marshal(left)
 	if err != nil {
 		return nil, err
@@ -74,6 +77,18 @@ func (r *run) commitCluster(ctx context.Context, kind string, left *resume, body
 		r.report(spread)
 	}
 	return r.after(ctx, left)
+}
+
+// rehearseCluster says what a change would do, if it fits.
+func (r *run) rehearseCluster(kind string, left *resume, body any) (json.RawMessage, error) {
+	if _, err := state.Propose(r.c.State(), kind, body, state.Meta{Time: r.c.Now()}); err != nil {
+		return nil, asPrereq(err)
+	}
+	r.wouldDo("change the cluster, and publish a new map if that says something else")
+	if len(left.Steps) > 0 {
+		r.wouldDo("fill the candidate pool")
+	}
+	return json.Marshal(left.Results)
 }
 
 // asPrereq gives a command that did not fit the form in which Ganeti tells that

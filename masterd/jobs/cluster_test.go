@@ -38,6 +38,21 @@ func TestClusterSetWarnsOfWhatItOpens(t *testing.T) {
 	}
 }
 
+func TestClusterDryRun(t *testing.T) {
+	for op, want := range map[string]state.JobStatus{
+		setCluster(`"candidate_pool_size":5,"dry_run":true`):               state.JobSuccess,
+		setCluster(`"lease_seconds":0,"dry_run":true`):                     state.JobError,
+		`{"OP_ID":"OP_CLUSTER_RENAME","name":"other.test","dry_run":true}`: state.JobSuccess,
+	} {
+		w := newWorld(t, 3, 1)
+		before := w.State().Head().Hash
+		j := w.finish(w.submit(op))
+		if j.Status != want || !slices.Equal(w.calls, []string{"change job-update"}) || w.State().Head().Hash != before {
+			t.Errorf("%s: job is %s, calls %q", op, j.Status, w.calls)
+		}
+	}
+}
+
 // TestClusterErrors: nothing is committed but the end of the job.
 func TestClusterErrors(t *testing.T) {
 	for _, c := range []struct{ name, op, result string }{

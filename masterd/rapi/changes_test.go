@@ -60,6 +60,7 @@ func TestChangesAreJobs(t *testing.T) {
 		{"POST", "/2/verify", "", "CLUSTER_VERIFY", `{"OP_ID":"OP_CLUSTER_VERIFY","error_codes":false,"ignore_errors":[],"verbose":false}`},
 	}
 	b := newBench(t, 2)
+	b.Do(state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelSettings})
 	for _, c := range cases {
 		var id int64
 		b.want(c.verb, c.path, c.body, &id)

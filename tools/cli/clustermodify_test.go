@@ -12,6 +12,13 @@ import (
 	"rolekey/rpc"
 )
 
+// upgraded is a cluster none of whose nodes is of an earlier release.
+func upgraded(t *testing.T, nodes int) *machine {
+	m := master(t, nodes)
+	m.b.Do(state.KindFeatureLevel, state.FeatureLevel{Level: cluster.FeatureLevel})
+	return m
+}
+
 func TestModifyCluster(t *testing.T) {
 	for _, c := range []struct {
 		args string
@@ -22,7 +29,7 @@ func TestModifyCluster(t *testing.T) {
 		{"--rapi-may-promote=no", map[string]any{"rapi_may_promote": false}},
 		{"--no-master-ip", map[string]any{"no_master_address": true}},
 	} {
-		m := master(t, 1)
+		m := upgraded(t, 1)
 		var got map[string]any
 		m.b.OnSubmit = func(id int64, op map[string]any) {
 			got = op
@@ -60,8 +67,7 @@ func TestModifyClusterRefusesNonsense(t *testing.T) {
 }
 
 func TestQueue(t *testing.T) {
-	m := master(t, 2)
-	m.b.Do(state.KindFeatureLevel, state.FeatureLevel{Level: cluster.FeatureLevel})
+	m := upgraded(t, 2)
 	info := func(want string) {
 		t.Helper()
 		if out := m.want(Cluster, "queue", "info"); out != want {
@@ -79,7 +85,7 @@ func TestQueue(t *testing.T) {
 }
 
 func TestRenameClusterAsks(t *testing.T) {
-	m := master(t, 1)
+	m := upgraded(t, 1)
 	var names []any
 	m.b.OnSubmit = func(id int64, op map[string]any) {
 		names = append(names, op["name"])
