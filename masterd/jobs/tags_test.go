@@ -10,20 +10,12 @@ import (
 	"rolekey/masterd/state/statetest"
 )
 
-// newLevel2 is a world whose nodes all know feature level 2.
-func newLevel2(t *testing.T, n, candidates int) *world {
-	t.Helper()
-	w := newWorld(t, n, candidates)
-	w.do(state.KindFeatureLevel, state.FeatureLevel{Level: 2})
-	return w
-}
-
 func tagOp(op, kind, name, rest string) string {
 	return fmt.Sprintf(`{"OP_ID":"%s","kind":"%s","name":"%s",%s}`, op, kind, name, rest)
 }
 
 func TestTags(t *testing.T) {
-	w := newLevel2(t, 2, 1)
+	w := newWorld(t, 2, 1)
 	node := string(statetest.Name(2))
 	wantSuccess(t, w.finish(w.submit(tagOp(OpTagsSet, "node", node, `"tags":["b","a","b"]`))), `null`)
 	wantSuccess(t, w.finish(w.submit(tagOp(OpTagsSet, "cluster", "", `"tags":["prod"]`))), `null`)
@@ -38,7 +30,7 @@ func TestTags(t *testing.T) {
 }
 
 func TestTagRefusals(t *testing.T) {
-	w := newLevel2(t, 2, 1)
+	w := newWorld(t, 2, 1)
 	node := string(statetest.Name(2))
 	var many []string
 	for i := range state.MaxTags + 1 {
@@ -71,7 +63,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 		modify(2, `"offline":true,"auto_promote":true`): "would change the role of node node2.lab.test from master-candidate to offline",
 		remove(2): "would remove node node2.lab.test from the cluster",
 	} {
-		w := newLevel2(t, 3, 2)
+		w := newWorld(t, 3, 2)
 		before := w.State().Head()
 		j := w.finish(w.submit(strings.TrimSuffix(op, "}") + `,"dry_run":true}`))
 		if j.Status != state.JobSuccess || !strings.Contains(logOf(j), want) {
@@ -81,7 +73,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 			t.Errorf("%s: something was done: %q", op, w.calls)
 		}
 	}
-	w := newLevel2(t, 2, 1)
+	w := newWorld(t, 2, 1)
 	j := w.finish(w.submit(`{"OP_ID":"OP_NODE_REMOVE","node_name":"node1.lab.test","dry_run":true}`))
 	if j.Status != state.JobError {
 		t.Error("a dry run does not check")
