@@ -172,9 +172,10 @@ func (m *member) serveSeen(_ context.Context, q *rpc.Request) (any, error) {
 	if err != nil || node != q.Grant.Node {
 		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "a candidate may ask about itself only")
 	}
-	c := m.keeper.View().Map.Candidate(node)
-	if c == nil {
-		return rpc.Seen{}, nil
+	var seen rpc.Seen
+	if c := m.keeper.View().Map.Candidate(node); c != nil {
+		seen = m.seen.of(lifeOf(c))
 	}
-	return m.seen.of(lifeOf(c)), nil
+	seen.Last = m.node.LastIndex()
+	return seen, nil
 }

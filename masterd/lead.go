@@ -36,6 +36,7 @@ type leader struct {
 
 	term       context.Context // ends with the term; publications live in it
 	publishing chan struct{}   // held by whoever collects signatures of maps
+	moving     chan struct{}   // held by whoever gives and takes votes
 	wake       chan struct{}
 	ready      chan struct{} // closes when this node has named itself master
 	ensured    map[cluster.NodeID]ensured

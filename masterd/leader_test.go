@@ -121,7 +121,7 @@ func newReign(t *testing.T, lab *statetest.Lab) *reign {
 			return r.signer.sign(ctx, voter, req)
 		},
 		work:       func(ctx context.Context, _ *leader) error { <-ctx.Done(); return context.Cause(ctx) },
-		publishing: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
+		publishing: make(chan struct{}, 1), moving: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
 	}
 	return r
 }

@@ -62,11 +62,11 @@ func (l *leader) serverID(id cluster.NodeID) raft.ServerID {
 	return consensus.ServerID(id, 0)
 }
 
-// votingNow is voting with the voters asked at this moment: what was reachable
-// at the last beacon may be dead by now.
-func (l *leader) votingNow(ctx context.Context) roles.View {
+// votingNow is voting with the voters, and others, asked at this moment: what was
+// reachable at the last beacon may be dead by now.
+func (l *leader) votingNow(ctx context.Context, also ...cluster.NodeID) roles.View {
 	v := l.voting()
-	answers := l.answering(ctx, append(slices.Clone(v.RaftVoters), v.MapVoters...))
+	answers := l.answering(ctx, slices.Concat(v.RaftVoters, v.MapVoters, also))
 	before := v.Reachable
 	v.Reachable = func(id cluster.NodeID) bool {
 		if up, asked := answers[id]; asked {
@@ -110,6 +110,12 @@ func (l *leader) unpublished() bool { return l.node.State().Head().Version.Newer
 // stepVoters makes one step towards the right voters, and reports whether it
 // made one. A step that seems due is decided again with fresh answers.
 func (l *leader) stepVoters(ctx context.Context) (bool, error) {
+	select {
+	case l.moving <- struct{}{}:
+		defer func() { <-l.moving }()
+	default: // a handover gives and needs votes of its own
+		return false, nil
+	}
 	if roles.NextVoters(l.voting()).Kind == roles.VoterNone {
 		return false, nil
 	}
@@ -117,18 +123,23 @@ func (l *leader) stepVoters(ctx context.Context) (bool, error) {
 	if step.Kind == roles.VoterNone || l.unpublished() {
 		return false, nil
 	}
+	return true, l.takeStep(ctx, step)
+}
+
+// takeStep makes one step; whoever calls it holds moving.
+func (l *leader) takeStep(ctx context.Context, step roles.VoterStep) error {
 	l.log.Info("changing voters", zap.String("step", string(step.Kind)), zap.Stringer("node", step.Node))
 	switch id := l.serverID(step.Node); step.Kind {
 	case roles.AddNonvoter:
-		return true, l.node.AddNonvoter(ctx, id)
+		return l.node.AddNonvoter(ctx, id)
 	case roles.AddVoter:
-		return true, l.node.AddVoter(ctx, id)
+		return l.node.AddVoter(ctx, id)
 	case roles.DemoteRaft:
-		return true, l.node.DemoteVoter(ctx, id)
+		return l.node.DemoteVoter(ctx, id)
 	case roles.RemoveRaft:
-		return true, l.node.RemoveServer(ctx, id)
+		return l.node.RemoveServer(ctx, id)
 	default:
 		_, _, err := l.change(ctx, state.KindSetVoters, state.SetVoters{Voters: step.Voters}, l.meta(selfActor, rpc.NewRequestID()), nil)
-		return true, err
+		return err
 	}
 }

@@ -22,6 +22,7 @@ const (
 	LocalKeysCreate  = "/local/v1/keys/create"  // masterd, POST LocalKeysRequest -> CandidateKeys (no SSH)
 	LocalKeysDestroy = "/local/v1/keys/destroy" // masterd, POST {} -> KeyDestroyReply
 	LocalKeysState   = "/local/v1/keys"         // masterd, GET -> LocalKeysReply
+	LocalFailover    = "/local/v1/failover"     // masterd, POST FailoverRequest -> FailoverReply
 )
 
 // InitRequest makes this node the first of a new cluster.
@@ -150,4 +151,19 @@ type LocalKeysRequest struct {
 type LocalKeysReply struct {
 	Present bool             `json:"present"`
 	Client  []cluster.Digest `json:"client"`
+}
+
+// FailoverRequest moves the master role while all is well. On a voter, without
+// a name, that voter takes it over; on the master it is handed to the candidate
+// named.
+type FailoverRequest struct {
+	To string `json:"to,omitempty"` // name or UUID
+}
+
+// FailoverReply tells who is in office.
+type FailoverReply struct {
+	Master   cluster.Name    `json:"master"`
+	Previous cluster.Name    `json:"previous"`
+	Version  cluster.Version `json:"version"` // of the map that names it
+	Steps    []string        `json:"steps"`   // for people: what was done
 }

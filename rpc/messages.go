@@ -196,4 +196,5 @@ type Seen struct {
 	Term    uint64          `json:"term"`
 	Index   uint64          `json:"index"`
 	Version cluster.Version `json:"version"`
+	Last    uint64          `json:"last,omitempty"` // of the answering node's own log; zero: it does not say
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -62,6 +63,8 @@ type Node struct {
 	id        raft.ServerID
 	timing    Timing
 	fatal     func(error)
+	log       hclog.Logger
+	handing   atomic.Int32 // leadership is being handed over
 
 	proposing chan struct{} // held by whoever proposes: each proposal is derived from the one before
 	watchdog  sync.WaitGroup
@@ -76,7 +79,7 @@ func New(cfg Config) (*Node, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	n := &Node{
 		transport: NewTransport(cfg.ID, cfg.Sender), fsm: newFSM(cfg.Fatal),
-		stable: cfg.Stable, snapshots: cfg.Snapshots, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, stop: stop, proposing: make(chan struct{}, 1),
+		stable: cfg.Stable, snapshots: cfg.Snapshots, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, log: cfg.Logger, stop: stop, proposing: make(chan struct{}, 1),
 	}
 	n.transport.hooks = cfg.Hooks
 	logs, err := raft.NewLogCache(logCache, cfg.Logs)
@@ -172,8 +175,13 @@ func (n *Node) Leadership() <-chan bool { return n.raft.LeaderCh() }
 
 // Handle gives a message to raft and returns the encoded answer.
 func (n *Node) Handle(ctx context.Context, m *Message) ([]byte, error) {
-	if a, ok := m.cmd.(*raft.AppendEntriesRequest); ok {
-		n.bridge(a)
+	switch c := m.cmd.(type) {
+	case *raft.AppendEntriesRequest:
+		n.bridge(c)
+	case *raft.RequestVoteRequest:
+		if answer, ok, err := n.yield(c); ok {
+			return answer, err
+		}
 	}
 	return n.transport.Handle(ctx, m)
 }
@@ -238,16 +246,6 @@ func (n *Node) Kick() { n.raft.Barrier(n.timing.Hung) }
 // VerifyLeader asks a majority whether this node still leads.
 func (n *Node) VerifyLeader(ctx context.Context) error {
 	return noQuorum("verify leadership", wait(ctx, n.raft.VerifyLeader()))
-}
-
-// Transfer hands leadership to a server.
-func (n *Node) Transfer(ctx context.Context, to raft.ServerID) error {
-	return noQuorum("transfer leadership", wait(ctx, n.raft.LeadershipTransferToServer(to, raft.ServerAddress(to))))
-}
-
-// Resign hands leadership to whichever voter is furthest.
-func (n *Node) Resign(ctx context.Context) error {
-	return noQuorum("transfer leadership", wait(ctx, n.raft.LeadershipTransfer()))
 }
 
 // noQuorum gives raft's errors the code that a caller acts on.

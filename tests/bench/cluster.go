@@ -244,6 +244,35 @@ func (b *bench) failover(ctx context.Context) error {
 	return nil
 }
 
+// handover moves the master role to another voter, by the command, until that
+// has committed a change.
+func (b *bench) handover(ctx context.Context) error {
+	var took, accepted []float64
+	for range max(4, b.rounds/2) {
+		others, err := b.c.Others(ctx, b.master.Name, "node4", "node5")
+		if err != nil {
+			return err
+		}
+		b.master = others[0] // where the command runs
+		begin := time.Now()
+		d, err := b.command(ctx, "gnt-cluster", "master-failover")
+		if err != nil {
+			return err
+		}
+		if err := works(ctx, others[:1]); err != nil {
+			return err
+		}
+		accepted = append(accepted, ms(time.Since(begin)))
+		took = append(took, ms(d))
+		if err := b.settle(ctx); err != nil {
+			return err
+		}
+	}
+	show("gnt-cluster master-failover: wall time of the command", "ms", took, target{})
+	show("from its start to a change accepted by the new master", "ms", accepted, atMost(500))
+	return nil
+}
+
 // works returns nil when one of the nodes has committed a change.
 func works(ctx context.Context, nodes []lab.Node) error {
 	var errs []error

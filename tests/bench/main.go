@@ -65,7 +65,7 @@ func measure(args []string) int {
 	}
 	b, err := newBench(ctx, args[0], rounds)
 	for _, part := range []func(*bench, context.Context) error{
-		(*bench).memory, (*bench).roles, (*bench).coldStart, (*bench).failover,
+		(*bench).memory, (*bench).roles, (*bench).coldStart, (*bench).handover, (*bench).failover,
 	} {
 		if err == nil {
 			err = part(b, ctx)

@@ -230,6 +230,11 @@ func (n *Node) Exits() []error {
 	return append([]error(nil), n.run.exits...)
 }
 
+// dialMasterd connects to masterd's socket.
+func (n *Node) dialMasterd(ctx context.Context) (net.Conn, error) {
+	return n.socks.dial(ctx, n.at.MasterdSock())
+}
+
 // Status asks noded.
 func (n *Node) Status() (rpc.LocalStatusReply, error) {
 	var s rpc.LocalStatusReply
