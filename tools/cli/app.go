@@ -43,8 +43,11 @@ func Run(ctx context.Context, program Program, args []string, stdout, stderr io.
 	a := &app{out: stdout, err: stderr, now: time.Now}
 	cmd := program(a)
 	a.prepare(cmd)
-	cmd.SetArgs(args)
-	err := cmd.ExecuteContext(ctx)
+	args, err := withDefaults(cmd, args)
+	if err == nil {
+		cmd.SetArgs(args)
+		err = cmd.ExecuteContext(ctx)
+	}
 	if err != nil {
 		explain(stderr, err)
 	}

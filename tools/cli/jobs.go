@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rolekey/cluster"
+	"rolekey/masterd/query"
 	"rolekey/masterd/rapi/wire"
 )
 
@@ -22,66 +23,8 @@ func Job(a *app) *cobra.Command {
 		Short:   "Look at jobs",
 		Example: "  gnt-job list\n  gnt-job info 17 --json",
 	}
-	cmd.AddCommand(a.listJobsCommand(), a.jobInfoCommand(), a.watchCommand(), a.cancelCommand())
+	cmd.AddCommand(a.listJobsCommand(), listFieldsCommand(a, query.Jobs, "job"), a.jobInfoCommand(), a.watchCommand(), a.cancelCommand())
 	return cmd
-}
-
-func (a *app) listJobsCommand() *cobra.Command {
-	type j = wire.JobHead
-	t := &table[j]{columns: []column[j]{
-		{"id", "ID", func(j j) any { return j.ID }, nil},
-		{"status", "Status", func(j j) any { return j.Status }, nil},
-		{"summary", "Summary", func(j j) any { return j.Summary }, func(j j) string { return strings.Join(j.Summary, ",") }},
-		{"ops", "OpCodes", func(j j) any { return j.Ops }, func(j j) string { return strings.Join(opIDs(j.Ops), ",") }},
-		{"opstatus", "OpStatus", func(j j) any { return j.OpStatus }, func(j j) string { return strings.Join(j.OpStatus, ",") }},
-		{"received_ts", "Received", func(j j) any { return moment(j.ReceivedTS) }, func(j j) string { return stamp(j.ReceivedTS) }},
-		{"start_ts", "Start", func(j j) any { return moment(j.StartTS) }, func(j j) string { return stamp(j.StartTS) }},
-		{"end_ts", "End", func(j j) any { return moment(j.EndTS) }, func(j j) string { return stamp(j.EndTS) }},
-	}}
-	t.defaults, t.object = t.names()[:3], t.names()
-	cmd := a.jsonFlag(&cobra.Command{
-		Use:     "list",
-		Short:   "List jobs",
-		Example: "  gnt-job list\n  gnt-job list -o +received_ts,end_ts",
-		Args:    exactArgs(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			list := []j{}
-			if err := a.client.get(cmd.Context(), "/2/jobs?bulk=1", &list); err != nil {
-				return err
-			}
-			return t.print(a, list)
-		},
-	})
-	t.flags(cmd)
-	return cmd
-}
-
-func opIDs(ops []json.RawMessage) []string {
-	out := make([]string, len(ops))
-	for i, op := range ops {
-		var head struct {
-			ID string `json:"OP_ID"`
-		}
-		if json.Unmarshal(op, &head) == nil {
-			out[i] = head.ID
-		}
-	}
-	return out
-}
-
-// moment is a time for JSON; nil is null.
-func moment(t *wire.Time) any {
-	if t == nil {
-		return nil
-	}
-	return t.Time()
-}
-
-func stamp(t *wire.Time) string {
-	if t == nil {
-		return "-"
-	}
-	return when(t.Time())
 }
 
 // jobReport is the JSON of gnt-job info.
@@ -168,17 +111,9 @@ func (a *app) getJob(cmd *cobra.Command, arg string, j *wire.Job) error {
 		return err
 	}
 	if j.Status == "" { // Ganeti's answer for what is not there
-		return cluster.Errorf(cluster.CodeNotFound, "Job %d not found", id)
+		return noJob(id)
 	}
 	return nil
-}
-
-func jobID(arg string) (int64, error) {
-	id, err := strconv.ParseInt(arg, 10, 64)
-	if err != nil || id <= 0 || id >= 1e18 {
-		return 0, usage("Invalid job ID '%.20s': want a positive number", arg)
-	}
-	return id, nil
 }
 
 func (r jobReport) items() []item {
@@ -194,7 +129,7 @@ func (r jobReport) items() []item {
 	if r.Start != nil && r.End != nil {
 		out = append(out, item{"Total processing time", fmt.Sprintf("%.2f seconds", r.End.Sub(*r.Start).Seconds())})
 	}
-	out = append(out, item{"Submitted by", r.Actor})
+	out = append(out, item{"Submitted by", r.Actor}, item{"Request", r.RequestID})
 	if r.Error != nil {
 		out = append(out, item{"Error", *r.Error})
 	}
@@ -231,7 +166,7 @@ func (a *app) watchCommand() *cobra.Command {
 				progress: func(p wire.Progress) { fmt.Fprintln(a.out, p.Text) },
 			})
 			if errors.Is(err, &cluster.Error{Code: cluster.CodeNotFound}) {
-				return cluster.Errorf(cluster.CodeNotFound, "Job %d not found", id)
+				return noJob(id)
 			}
 			if err == nil {
 				err = state.failure(id)

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"rolekey/masterd/query"
 	"rolekey/masterd/rapi/wire"
 )
 
@@ -23,42 +23,10 @@ func Node(a *app) *cobra.Command {
   gnt-node modify --master-candidate=yes node2`,
 	}
 	cmd.AddCommand(
-		a.addCommand(), a.listNodesCommand(), a.nodeInfoCommand(), a.modifyCommand(), a.removeCommand(), a.tokensCommand(),
+		a.addCommand(), a.listNodesCommand(), listFieldsCommand(a, query.Nodes, "node"), a.nodeInfoCommand(), a.modifyCommand(), a.removeCommand(), a.tokensCommand(),
 	)
 	cmd.AddCommand(a.nodeTagCommands()...)
 	return cmd
-}
-
-// nodeTable is what gnt-node list can show.
-func nodeTable() *table[wire.Node] {
-	type n = wire.Node
-	t := &table[n]{columns: []column[n]{
-		{"uuid", "UUID", func(n n) any { return n.UUID }, nil},
-		{"name", "Node", func(n n) any { return n.Name }, nil},
-		{"role", "Role", func(n n) any { return n.RoleName }, nil},
-		{"address", "Address", func(n n) any { return n.PIP }, nil},
-		{"master_candidate", "MasterC", func(n n) any { return n.MasterCandidate }, nil},
-		{"drained", "Drained", func(n n) any { return n.Drained }, nil},
-		{"offline", "Offline", func(n n) any { return n.Offline }, nil},
-		{"master_capable", "MasterCapable", func(n n) any { return n.MasterCapable }, nil},
-		{"vm_capable", "VMCapable", func(n n) any { return n.VMCapable }, nil},
-		{"voter", "Voter", func(n n) any { return n.Voter }, nil},
-		{"map_version", "MapVersion", func(n n) any { return n.MapVersion }, mapVersion},
-		{"addresses", "Addresses", func(n n) any { return n.Addresses }, nil},
-		{"fresh", "Fresh", func(n n) any { return heard(n.MapVersion, n.Fresh) }, nil},
-		{"reachable", "Reachable", func(n n) any { return heard(n.MapVersion, n.Reachable) }, nil},
-		{"joined", "Joined", func(n n) any { return n.Joined }, nil},
-		{"incarnation", "Incarnation", func(n n) any { return n.Incarnation }, nil},
-		{"pip", "PrimaryIP", func(n n) any { return n.PIP }, nil},
-		{"sip", "SecondaryIP", func(n n) any { return n.SIP }, nil},
-		{"tags", "Tags", func(n n) any { return n.Tags }, nil},
-		{"serial_no", "SerialNo", func(n n) any { return n.SerialNo }, nil},
-		{"ctime", "CTime", func(n n) any { return rfc3339(n.CTime) }, func(n n) string { return when(fromSeconds(n.CTime)) }},
-		{"mtime", "MTime", func(n n) any { return rfc3339(n.MTime) }, func(n n) string { return when(fromSeconds(n.MTime)) }},
-	}}
-	t.defaults = []string{"name", "role", "address", "voter", "map_version"}
-	t.object = t.names()[:11]
-	return t
 }
 
 // mapVersion marks what is not known as Ganeti does.
@@ -70,30 +38,6 @@ func mapVersion(n wire.Node) string {
 		return "*"
 	}
 	return "?"
-}
-
-func fromSeconds(s float64) time.Time { return time.UnixMilli(int64(s * 1000)) }
-
-func rfc3339(s float64) time.Time { return fromSeconds(s).UTC() }
-
-func (a *app) listNodesCommand() *cobra.Command {
-	t := nodeTable()
-	cmd := a.jsonFlag(&cobra.Command{
-		Use:   "list [NODE...]",
-		Short: "List nodes",
-		Long:  "Lists all nodes, or those that are named. Map versions are those that nodes last\nconfirmed to the master; ? is unknown, and * an offline node.",
-		Example: "  gnt-node list\n  gnt-node list --no-headers -o name,role\n" +
-			"  gnt-node list --json | jq -r '.[] | select(.voter) | .name'",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			nodes, err := a.nodes(cmd.Context(), args)
-			if err != nil {
-				return err
-			}
-			return t.print(a, nodes)
-		},
-	})
-	t.flags(cmd)
-	return cmd
 }
 
 // nodes returns all nodes, or those that are named.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -94,17 +95,18 @@ func (t *table[T]) print(a *app, rows []T) error {
 		}
 		lines = append(lines, cells)
 	}
-	return t.write(a, lines)
+	return writeLines(a.out, lines, t.separator)
 }
 
-func (t *table[T]) write(a *app, lines [][]string) error {
-	if t.separator != "" {
+// writeLines prints lines of cells, aligned or with a separator.
+func writeLines(out io.Writer, lines [][]string, separator string) error {
+	if separator != "" {
 		for _, cells := range lines {
-			fmt.Fprintln(a.out, strings.Join(cells, t.separator))
+			fmt.Fprintln(out, strings.Join(cells, separator))
 		}
 		return nil
 	}
-	w := tabwriter.NewWriter(a.out, 0, 8, 1, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 8, 1, ' ', 0)
 	for _, cells := range lines {
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
