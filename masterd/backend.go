@@ -9,6 +9,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/masterd/jobs"
 	"rolekey/masterd/rapi"
 	"rolekey/masterd/state"
 	"rolekey/pki"
@@ -65,7 +66,7 @@ func (d *Daemon) Submit(ctx context.Context, ops []json.RawMessage, summary []st
 	if err != nil {
 		return 0, err
 	}
-	if m.node.State().QueueDrained {
+	if m.node.State().QueueDrained && !jobs.PassesDrain(ops) {
 		return 0, cluster.Errorf(cluster.CodeQueueDrained, "Job queue is drained, cannot submit").
 			WithHint("gnt-cluster queue undrain makes it take jobs again")
 	}

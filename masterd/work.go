@@ -51,6 +51,23 @@ func (w worker) Republish(ctx context.Context) (jobs.Spread, error) {
 	return w.spread(o), err
 }
 
+// Redistribute implements jobs.Cluster.
+func (w worker) Redistribute(ctx context.Context) (jobs.Spread, error) {
+	d, err := w.l.prove(ctx, w.State().Head().Version)
+	if err != nil {
+		return jobs.Spread{}, err
+	}
+	d.docs = docsOf(w.State().Roster())
+	o := w.l.push.toAll(ctx, d, nil)
+	s := w.spread(o)
+	for _, n := range w.State().SortedNodes() {
+		for _, p := range o.acks[n.UUID].Problems {
+			s.Problems = append(s.Problems, string(n.Name)+": "+p)
+		}
+	}
+	return s, nil
+}
+
 func (w worker) spread(o outcome) jobs.Spread {
 	return jobs.Spread{Done: len(o.effective), All: len(o.effective) + len(o.missed), Unreachable: w.l.unreachable(o)}
 }

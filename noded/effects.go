@@ -52,8 +52,8 @@ func (m *member) Apply(ctx context.Context, next *candmap.View) error {
 	if keysErr != nil {
 		keysErr = fmt.Errorf("authorized_keys does not follow the map: %w", keysErr)
 	}
-	if err := m.ssh.derive(ctx, next); err != nil {
-		m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
+	if err := m.derive(ctx, next); err != nil {
+		m.log.Warn("derived files are not up to date", zap.Error(err))
 	}
 	return errors.Join(m.finishRevoke(next), keysErr, sessionsErr, masterdErr)
 }
@@ -78,7 +78,7 @@ func (m *member) trust() trust {
 const sshRound = time.Minute
 
 // maintainSSH renews the expiry of authorized keys while the map is fresh, and
-// puts right what others changed in our block.
+// puts right what others changed in our block and in the derived files.
 func (m *member) maintainSSH(ctx context.Context) error {
 	for {
 		news := m.news.wait()
@@ -87,8 +87,8 @@ func (m *member) maintainSSH(ctx context.Context) error {
 			if err := m.ssh.authorize(ctx, v, m.trust()); err != nil && ctx.Err() == nil {
 				m.log.Warn("authorized_keys does not follow the map", zap.Error(err))
 			}
-			if err := m.ssh.derive(ctx, v); err != nil && ctx.Err() == nil {
-				m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
+			if err := m.derive(ctx, v); err != nil && ctx.Err() == nil {
+				m.log.Warn("derived files are not up to date", zap.Error(err))
 			}
 			m.endExpired(v)
 		}

@@ -56,6 +56,9 @@ func (d *Daemon) leave(ctx context.Context, id *identity) error {
 			return fmt.Errorf("take the cluster out of SSH's files: %w", err)
 		}
 	}
+	if err := newFactFiles(d.cfg.Paths).remove(); err != nil {
+		return err
+	}
 	return d.erase()
 }
 

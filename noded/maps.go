@@ -28,11 +28,25 @@ func (m *member) putMap(ctx context.Context, q *rpc.Request) (any, error) {
 	if err := q.Decode(&d); err != nil {
 		return nil, err
 	}
+	before := m.keeper.View()
 	ack, err := m.keeper.Deliver(ctx, d.Maps, d.Docs)
 	if err != nil {
 		return nil, err
 	}
-	return m.ack(ack), nil
+	r := m.ack(ack)
+	if v := m.keeper.View(); v == before && q.Grant.Tier == rpc.TierMaster {
+		r.Problems = append(r.Problems, m.rederive(ctx, v)...)
+	}
+	return r, nil
+}
+
+// rederive rewrites the derived files when the master delivers what is known:
+// gnt-cluster redist-conf, or a new master that goes on with a job.
+func (m *member) rederive(ctx context.Context, v *candmap.View) []string {
+	if err := m.derive(ctx, v); err != nil {
+		return []string{"derive: " + err.Error()}
+	}
+	return nil
 }
 
 // putBeacon takes a beacon from anybody. One that is older than what was heard

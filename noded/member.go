@@ -37,6 +37,7 @@ type member struct {
 	server  *rpc.Server
 	client  *rpc.Client
 	ssh     *sshFiles
+	facts   *factFiles
 	logins  *sessions
 	gossip  *gossip.Gossip
 	keys    keyDir
@@ -92,6 +93,7 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, log: d.log, audit: m.audit, now: d.cfg.now}
+	m.facts = newFactFiles(d.cfg.Paths)
 	m.logins = &sessions{
 		proc: "/proc", log: d.log, audit: m.audit, account: m.sshAccount, step: d.step, wake: make(chan struct{}, 1),
 		file: filepath.Join(d.cfg.Paths.NodeDir(), sweepFile),

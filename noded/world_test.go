@@ -28,19 +28,20 @@ type world struct {
 	boot  rpc.BootstrapReply
 	first *fakeMasterd
 
-	mu      sync.Mutex
-	nodes   []candmap.RosterNode
-	signers map[cluster.NodeID]*fakeMasterd // candidates that vote
-	records map[cluster.UUID]pki.Record
-	tamper  func(*rpc.AdmitReply)
-	refuse  func() error  // before an admission
-	issueAt time.Time     // of certificates; zero: now
-	ahead   time.Duration // of maps and beacons
-	chain   []candmap.Envelope
-	cur     *candmap.Verified
-	view    atomic.Pointer[candmap.View]
-	client  *rpc.Client
-	asked   chan rpc.CertificateRequest
+	mu       sync.Mutex
+	nodes    []candmap.RosterNode
+	settings *candmap.Settings               // nil: a roster of format 1
+	signers  map[cluster.NodeID]*fakeMasterd // candidates that vote
+	records  map[cluster.UUID]pki.Record
+	tamper   func(*rpc.AdmitReply)
+	refuse   func() error  // before an admission
+	issueAt  time.Time     // of certificates; zero: now
+	ahead    time.Duration // of maps and beacons
+	chain    []candmap.Envelope
+	cur      *candmap.Verified
+	view     atomic.Pointer[candmap.View]
+	client   *rpc.Client
+	asked    chan rpc.CertificateRequest
 }
 
 func foundWorld(f *fakeMasterd, r *rpc.BootstrapRequest) *world {
@@ -118,7 +119,7 @@ func (w *world) issueCSR(kind pki.Kind, n candmap.RosterNode, csr []byte) ([]byt
 // of the one before.
 func (w *world) publish(m *candmap.Map) candmap.Envelope {
 	w.t.Helper()
-	roster, err := candmap.NewRoster(w.nodes, nil)
+	roster, err := candmap.NewRoster(w.nodes, w.settings)
 	w.check(err)
 	m.Roster, m.Issued = roster.Hash(), candmap.Stamp(time.Now().Add(w.ahead))
 	slices.SortFunc(m.Candidates, func(a, b candmap.Candidate) int { return slices.Compare(a.UUID[:], b.UUID[:]) })

@@ -29,6 +29,7 @@ import (
 type Spread struct {
 	Done, All   int // nodes that confirmed it, of those that are not offline
 	Unreachable []state.Unreachable
+	Problems    []string // of nodes that did confirm it: node and text
 }
 
 // Cluster is what jobs need of the master.
@@ -40,6 +41,9 @@ type Cluster interface {
 	Change(ctx context.Context, kind string, body any, actor, request string) (Spread, error)
 	// Republish delivers the newest map again and reports who holds it.
 	Republish(ctx context.Context) (Spread, error)
+	// Redistribute does that with the whole roster, and has the nodes rewrite
+	// their derived files.
+	Redistribute(ctx context.Context) (Spread, error)
 	// Dismiss delivers the newest map to a node that has been removed.
 	Dismiss(ctx context.Context, gone *state.Node) error
 	// Voting tells who votes in the map and in raft, and who answers now.

@@ -40,6 +40,7 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpTagsDel:       tagsDel,
 	OpClusterSet:    clusterSetParams,
 	OpClusterRename: clusterRename,
+	OpClusterRedist: clusterRedist,
 }
 
 // How long a promotion waits for raft to forget a node's former life.

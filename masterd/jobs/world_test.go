@@ -32,7 +32,7 @@ type machine struct {
 	csr       []byte
 	installed cluster.Digest
 	dismissed bool
-	problems  []string // of destroying keys
+	problems  []string // of destroying keys, or of its files
 	spoil     func(*rpc.CandidateKeys)
 }
 
@@ -180,6 +180,17 @@ func (w *world) do(kind string, body any) {
 func (w *world) Republish(ctx context.Context) (Spread, error) {
 	err := w.call(ctx, "republish", func() error { return nil })
 	return w.spread(), err
+}
+
+func (w *world) Redistribute(ctx context.Context) (Spread, error) {
+	err := w.call(ctx, "redistribute", func() error { return nil })
+	s := w.spread()
+	for _, n := range w.State().SortedNodes() {
+		for _, p := range w.machines[n.UUID].problems {
+			s.Problems = append(s.Problems, string(n.Name)+": "+p)
+		}
+	}
+	return s, err
 }
 
 func (w *world) spread() Spread {

@@ -52,6 +52,7 @@ func TestChangesAreJobs(t *testing.T) {
 			"POST", "/2/verify", `{"error_codes":true,"ignore_errors":["ENODETIME"]}`, "CLUSTER_VERIFY",
 			`{"OP_ID":"OP_CLUSTER_VERIFY","error_codes":true,"ignore_errors":["ENODETIME"],"verbose":false}`,
 		},
+		{"PUT", "/2/redistribute-config", "", "CLUSTER_REDIST_CONF", `{"OP_ID":"OP_CLUSTER_REDIST_CONF"}`},
 		{
 			"PUT", "/2/modify", `{"candidate_pool_size":3,"policy":"strict"}`, "CLUSTER_SET_PARAMS",
 			`{"OP_ID":"OP_CLUSTER_SET_PARAMS","candidate_pool_size":3,"policy":"strict"}`,

@@ -72,6 +72,7 @@ func (a *api) routes() []route {
 		{"GET", "/2/tags", a.clusterTags},
 		{"PUT", "/2/tags", a.changeClusterTags},
 		{"DELETE", "/2/tags", a.changeClusterTags},
+		{"PUT", "/2/redistribute-config", a.redistribute},
 		{"GET", "/2/jobs", a.jobs},
 		{"GET", job, a.job},
 		{"GET", job + "/wait", a.wait},

@@ -24,7 +24,7 @@ func Cluster(a *app) *cobra.Command {
 	}
 	cmd.AddCommand(
 		a.initCommand(), a.mapCommand(), a.infoCommand(), a.verifyCommand(), a.getMasterCommand(), a.versionCommand(),
-		a.modifyClusterCommand(), a.queueCommand(), a.renameClusterCommand(), a.destroyCommand(),
+		a.modifyClusterCommand(), a.queueCommand(), a.renameClusterCommand(), a.destroyCommand(), a.redistConfCommand(),
 		a.failoverCommand(), a.masterPingCommand(),
 	)
 	cmd.AddCommand(a.clusterTagCommands()...)
@@ -213,7 +213,7 @@ func (a *app) getMasterCommand() *cobra.Command {
 			case err != nil:
 				return err
 			case name == "" && s.State == "member":
-				return &exitError{ExitFailed, "This node knows of no master at present"}
+				return errNoMaster
 			case name == "":
 				return noCluster()
 			case a.asJSON:
@@ -227,11 +227,15 @@ func (a *app) getMasterCommand() *cobra.Command {
 	})
 }
 
+var errNoMaster = &exitError{ExitFailed, "This node knows of no master at present"}
+
 // masterOnDisk reads what noded wrote for other programs, when it does not
 // answer.
 func (a *app) masterOnDisk(cause error) (string, error) {
 	text, err := os.ReadFile(a.client.at.SSConf("master_node"))
 	switch {
+	case err == nil && len(text) == 0:
+		return "", errNoMaster
 	case err == nil:
 		return strings.TrimSpace(string(text)), nil
 	case a.client.hasNoMap():

@@ -154,7 +154,7 @@ func (s submission) done(was, would string) string {
 // all nodes yet: see pending. ok is false when it was only submitted.
 func (a *app) change(ctx context.Context, s submission, verb, path string, body any) (id int64, state jobState, ok bool, err error) {
 	if s.dryRun {
-		path += "?dry-run=1"
+		path = withQuery(path, "dry-run=1")
 	}
 	if err = a.client.call(ctx, verb, path, body, &id); err != nil {
 		return 0, state, false, err
@@ -175,6 +175,14 @@ func (a *app) change(ctx context.Context, s submission, verb, path string, body 
 	}
 	err = state.failure(id)
 	return id, state, err == nil, err
+}
+
+// withQuery adds a parameter to a path that may have some.
+func withQuery(path, param string) string {
+	if strings.Contains(path, "?") {
+		return path + "&" + param
+	}
+	return path + "?" + param
 }
 
 // failure returns why the job did not succeed, or nil.

@@ -215,6 +215,11 @@ type Verify struct {
 	Verbose      bool     `json:"verbose"`
 }
 
+// Redistribute are the fields of the opcode that delivers everything again.
+type Redistribute struct {
+	EvenIfDrained bool `json:"even_if_drained,omitempty"` // the queue takes it in any case
+}
+
 // Admit is the body of a request for an admission string.
 type Admit struct {
 	Name       cluster.Name `json:"name"`
