@@ -22,6 +22,7 @@ const patience = 30 * time.Second
 type bench struct {
 	c      *kit.Cluster
 	rounds int
+	nodes  int // of the cluster
 	bin    string
 	master lab.Node
 }
@@ -35,7 +36,7 @@ func newBench(ctx context.Context, dir string, rounds int) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{c: c, rounds: rounds, bin: st.Bin}
+	b := &bench{c: c, rounds: rounds, nodes: len(st.Nodes), bin: st.Bin}
 	return b, b.settle(ctx)
 }
 

@@ -37,19 +37,19 @@ func (t target) verdict(median float64) string {
 	return fmt.Sprintf("%s %s  %s", sign, number(t.value), word)
 }
 
-const layout = "%-58s %6s %10s %16s %4s   %s\n"
+const line = "%-58s %6s %10s %16s %4s %6s   %s\n"
 
-func header() { fmt.Printf(layout, "figure", "unit", "median", "min - max", "n", "target") }
+func header() { fmt.Printf(line, "figure", "unit", "median", "min - max", "n", "load", "target") }
 
 // show prints one figure.
 func show(name, unit string, values []float64, t target) {
 	if len(values) == 0 {
-		fmt.Printf(layout, name, unit, "-", "-", "0", "not measured")
+		fmt.Printf(line, name, unit, "-", "-", "0", load(), "not measured")
 		return
 	}
 	slices.Sort(values)
 	m := median(values)
-	fmt.Printf(layout, name, unit, number(m), number(values[0])+" - "+number(values[len(values)-1]), fmt.Sprint(len(values)), t.verdict(m))
+	fmt.Printf(line, name, unit, number(m), number(values[0])+" - "+number(values[len(values)-1]), fmt.Sprint(len(values)), load(), t.verdict(m))
 }
 
 // median of sorted values.
@@ -80,8 +80,8 @@ func machine() string {
 	if unix.Uname(&u) == nil {
 		kernel = unix.ByteSliceToString(u.Release[:])
 	}
-	return fmt.Sprintf("%s; %d processors, %s of memory; Linux %s; %s; load %s; %d nodes, %d of them candidates",
-		fact("/proc/cpuinfo", "model name"), runtime.NumCPU(), memoryText(), kernel, runtime.Version(), load(), nodes, pool)
+	return fmt.Sprintf("%s; %d processors, %s of memory; Linux %s; %s",
+		fact("/proc/cpuinfo", "model name"), runtime.NumCPU(), memoryText(), kernel, runtime.Version())
 }
 
 // fact returns the first value of a name in a file of /proc.

@@ -1,14 +1,17 @@
 // Command bench measures Rolekey on this machine: how fast a role spreads and
-// how fast it is gone, what the gate costs, what the daemons need, and how long
-// the cluster is without a master. It prints one line per figure: the median,
-// the smallest and the largest value, how many there were, and the target.
+// how fast it is gone, how that grows with the cluster, how many jobs are done
+// in a second, what the gate costs, what the daemons need, and how long the
+// cluster is without a master. It prints one line per figure: the median, the
+// smallest and the largest value, how many there were, the load of the machine
+// when the line was measured, and the target.
 //
-//	bench [-n ROUNDS]
+//	bench [-n ROUNDS] [-only PART,PART...]
 //
-// All nodes share this machine's processors, so that figures compare only with
-// figures of the same machine and layout. What is compared within one line was
-// measured in interleaved pairs. The exit status is 1 if something could not be
-// measured; a target that was missed is shown, and is no failure.
+// All nodes share this machine's processors and its disk, so that figures
+// compare only with figures of the same machine and layout. What is compared
+// within one line was measured in interleaved rounds. The exit status is 1 if
+// something could not be measured; a target that was missed is shown, and is no
+// failure. docs/performance.rst says what each figure means.
 package main
 
 import (
@@ -17,63 +20,140 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"rolekey/internal/lab"
 	"rolekey/tests/kit"
 )
 
-const (
-	nodes = 5
-	pool  = 3
-)
+// layout is a cluster and what is measured inside it, in this order.
+type layout struct {
+	cfg   lab.Config
+	parts []part
+}
+
+// part is a set of figures that can be chosen by its name.
+type part struct {
+	name string
+	run  func(b *bench, ctx context.Context) error
+}
+
+var layouts = []layout{
+	{lab.Config{Nodes: 5, CandidatePoolSize: 3}, []part{
+		{"memory", (*bench).memory}, {"roles", (*bench).roles}, {"start", (*bench).coldStart},
+		{"handover", (*bench).handover}, {"failover", (*bench).failover},
+	}},
+	{lab.Config{Nodes: 1}, []part{{"jobs", (*bench).jobs}}},
+}
+
+// alone are the parts that bring their own surroundings.
+var alone = []struct {
+	name string
+	run  func(ctx context.Context, rounds int) error
+}{
+	{"growth", growth}, {"gate", func(ctx context.Context, _ int) error { return gate(ctx) }},
+}
 
 func main() {
 	lab.Main(map[string]lab.Helper{"measure": measure})
 	rounds := flag.Int("n", 20, "rounds of each measurement")
+	only := flag.String("only", "", "measure these parts, separated by commas: "+strings.Join(partNames(), ", "))
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, *rounds)
+	code := run(ctx, *rounds, *only)
 	stop()
 	os.Exit(code)
 }
 
-func run(ctx context.Context, rounds int) int {
+func partNames() (names []string) {
+	for _, l := range layouts {
+		for _, p := range l.parts {
+			names = append(names, p.name)
+		}
+	}
+	for _, p := range alone {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// chosen reads -only.
+func chosen(only string) ([]string, error) {
+	if only == "" {
+		return partNames(), nil
+	}
+	names := strings.Split(only, ",")
+	for _, n := range names {
+		if !slices.Contains(partNames(), n) {
+			return nil, fmt.Errorf("no part %q: want some of %s", n, strings.Join(partNames(), ", "))
+		}
+	}
+	return names, nil
+}
+
+func run(ctx context.Context, rounds int, only string) int {
+	names, err := chosen(only)
+	if err == nil && rounds < 1 {
+		err = fmt.Errorf("-n %d: want at least one round", rounds)
+	}
+	if err != nil {
+		return failed(err)
+	}
 	fmt.Println(machine())
 	fmt.Println()
 	header()
-	code, err := kit.WithCluster(ctx, lab.Config{Nodes: nodes, CandidatePoolSize: pool}, "measure", strconv.Itoa(rounds))
-	if err == nil {
-		err = gate(ctx)
+	for _, l := range layouts {
+		if !slices.ContainsFunc(l.parts, func(p part) bool { return slices.Contains(names, p.name) }) {
+			continue
+		}
+		code, err := kit.WithCluster(ctx, l.cfg, "measure", strconv.Itoa(rounds), strings.Join(names, ","))
+		if err != nil || code != 0 {
+			return failed(err)
+		}
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		return 1
+	for _, p := range alone {
+		if slices.Contains(names, p.name) {
+			if err := p.run(ctx, rounds); err != nil {
+				return failed(err)
+			}
+		}
 	}
-	return code
+	return 0
 }
 
-// measure runs inside the cluster.
+// failed says why a figure is missing, unless a helper has said so.
+func failed(err error) int {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+	}
+	return 1
+}
+
+// measure runs inside a cluster, whose size tells which layout it is.
 func measure(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	rounds, err := strconv.Atoi(args[1])
-	if err != nil || rounds < 1 {
-		fmt.Fprintln(os.Stderr, "bench: -n wants a number of rounds")
-		return 1
+	if err != nil {
+		return failed(err)
 	}
 	b, err := newBench(ctx, args[0], rounds)
-	for _, part := range []func(*bench, context.Context) error{
-		(*bench).memory, (*bench).roles, (*bench).coldStart, (*bench).handover, (*bench).failover,
-	} {
-		if err == nil {
-			err = part(b, ctx)
-		}
-	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		return 1
+		return failed(err)
+	}
+	names := strings.Split(args[2], ",")
+	for _, l := range layouts {
+		for _, p := range l.parts {
+			if l.cfg.Nodes != b.nodes || !slices.Contains(names, p.name) {
+				continue
+			}
+			if err := p.run(b, ctx); err != nil {
+				return failed(fmt.Errorf("%s: %w", p.name, err))
+			}
+		}
 	}
 	return 0
 }

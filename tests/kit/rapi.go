@@ -76,3 +76,44 @@ func (r *RAPI) Done(ctx context.Context, job int64) error {
 	}
 	return nil
 }
+
+// Wait waits until a job has ended, and returns nil when it has ended well.
+func (r *RAPI) Wait(ctx context.Context, job int64) error {
+	ask := map[string]any{"fields": []string{"status"}, "previous_job_info": []string{}, "previous_log_serial": nil}
+	for {
+		var news *struct {
+			Info []string `json:"job_info"`
+		}
+		if err := r.Call(ctx, http.MethodGet, fmt.Sprintf("/2/jobs/%d/wait", job), ask, &news); err != nil {
+			return err
+		}
+		if news == nil {
+			continue // nothing has changed for long
+		}
+		ask["previous_job_info"], ask["previous_log_serial"] = news.Info, int64(1<<62)
+		switch news.Info[0] {
+		case "success":
+			return nil
+		case "error", "canceled":
+			return fmt.Errorf("job %d: %s", job, news.Info[0])
+		}
+	}
+}
+
+// Everywhere returns nil when a job says that its change is in force on all of
+// so many nodes.
+func (r *RAPI) Everywhere(ctx context.Context, job int64, nodes int) error {
+	var j struct {
+		Progress []struct {
+			Text string `json:"text"`
+		} `json:"progress"`
+	}
+	if err := r.Call(ctx, http.MethodGet, fmt.Sprintf("/2/jobs/%d", job), nil, &j); err != nil {
+		return err
+	}
+	want := fmt.Sprintf("effective on %d of %d nodes", nodes, nodes)
+	if len(j.Progress) == 0 || j.Progress[0].Text != want {
+		return fmt.Errorf("job %d says %v, want %q", job, j.Progress, want)
+	}
+	return nil
+}
