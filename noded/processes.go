@@ -99,26 +99,43 @@ func (s *sessions) holds(pid int, inodes map[string]bool) bool {
 // connections lists the sockets of established connections to the port from
 // the addresses, as links in /proc name them.
 func (s *sessions) connections(port uint16, from []netip.Prefix) (map[string]bool, error) {
+	list, err := diagConnections(port)
+	if err != nil { // a kernel without it
+		if list, err = s.readConnections(port); err != nil {
+			return nil, fmt.Errorf("list connections: %w", err)
+		}
+	}
 	found := map[string]bool{}
+	for _, c := range list {
+		if s.concerns(c, from) {
+			found["socket:["+c.inode+"]"] = true
+		}
+	}
+	return found, nil
+}
+
+// readConnections lists the established connections to a port of this machine,
+// on any kernel.
+func (s *sessions) readConnections(port uint16) (list []connection, err error) {
 	for _, name := range []string{"tcp", "tcp6"} {
 		f, err := os.Open(filepath.Join(s.proc, "net", name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a machine without IPv6
 		}
 		if err != nil {
-			return nil, fmt.Errorf("list connections: %w", err)
+			return nil, err
 		}
 		scan := bufio.NewScanner(f)
 		for scan.Scan() {
-			if c, ok := parseConnection(scan.Text()); ok && c.local.Port() == port && s.concerns(c, from) {
-				found["socket:["+c.inode+"]"] = true
+			if c, ok := parseConnection(scan.Text()); ok && c.local.Port() == port {
+				list = append(list, c)
 			}
 		}
 		if err := errors.Join(scan.Err(), f.Close()); err != nil {
-			return nil, fmt.Errorf("list connections: %w", err)
+			return nil, err
 		}
 	}
-	return found, nil
+	return list, nil
 }
 
 func (s *sessions) concerns(c connection, from []netip.Prefix) bool {
