@@ -19,7 +19,7 @@ func (d *Daemon) Reload() { d.audit.Reopen() }
 // machine's own when it is in no cluster.
 func (d *Daemon) nodeName() string {
 	if s := d.standing(); s != nil {
-		return string(s.name)
+		return string(s.name())
 	}
 	name, err := os.Hostname()
 	if err != nil {

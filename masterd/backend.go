@@ -55,7 +55,7 @@ func (d *Daemon) Ready() error {
 // Self implements rapi.Backend.
 func (d *Daemon) Self() cluster.Name {
 	if s := d.standing(); s != nil {
-		return s.name
+		return s.name()
 	}
 	return ""
 }

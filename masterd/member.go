@@ -193,7 +193,7 @@ func (m *member) serve(ctx context.Context, roots func() *pki.Roots) error {
 	}
 	m.server, err = rpc.NewServer(rpc.ServerConfig{
 		Listeners: listeners, Certificate: m.d.certificate, Roots: roots, View: m.keeper.View, Fresh: m.keeper.Fresh,
-		Log: m.log, Node: func() cluster.Name { return m.self.name }, Audit: rpc.AuditTo(m.d.audit),
+		Log: m.log, Node: m.self.name, Audit: rpc.AuditTo(m.d.audit),
 	})
 	if err != nil {
 		return err

@@ -28,7 +28,6 @@ type standing struct {
 	cluster     cluster.UUID
 	node        cluster.NodeID
 	incarnation uint64
-	name        cluster.Name
 	addresses   []netip.Addr
 	ports       cluster.Ports
 	roots       *pki.Roots
@@ -97,13 +96,17 @@ func (d *Daemon) newStanding(ctx context.Context, v *rpc.LocalViewReply) (*stand
 	if err := k.Fill(ctx, v.Chain); err != nil {
 		d.log.Info("older maps are not complete here", zap.Error(err))
 	}
-	s := &standing{
+	return &standing{
 		cluster: v.Cluster, node: v.Node, incarnation: v.Incarnation, addresses: v.Addresses, ports: v.Ports, roots: roots, keeper: k,
+	}, nil
+}
+
+// name is what this node is called now.
+func (s *standing) name() cluster.Name {
+	if n := rosterNode(s.keeper, s.node); n != nil {
+		return n.Name
 	}
-	if n := rosterNode(k, v.Node); n != nil {
-		s.name = n.Name
-	}
-	return s, nil
+	return ""
 }
 
 func rosterNode(k *candmap.Keeper, id cluster.NodeID) *candmap.RosterNode {

@@ -38,7 +38,7 @@ func TestIntake(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := d.standing()
-	if first == nil || first.cluster != v.Cluster || first.name != statetest.Name(1) || first.keeper.View().Map.Hash != v.Map.Hash() {
+	if first == nil || first.cluster != v.Cluster || first.name() != statetest.Name(1) || first.keeper.View().Map.Hash != v.Map.Hash() {
 		t.Fatalf("standing %+v", first)
 	}
 	if !d.mayStart() {

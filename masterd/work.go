@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -82,14 +82,8 @@ func (w worker) Dismiss(ctx context.Context, gone *state.Node) error {
 	defer cancel()
 	held := w.l.held()
 	d := rpc.MapDelivery{Maps: append(w.l.keeper.Chain(), held.Envelope), Docs: docsOf(w.State().Roster())}
-	to := rpc.Target{Addr: netip.AddrPortFrom(gone.Addresses[0], gone.Ports.Noded), Expect: func(cs tls.ConnectionState) error {
-		if len(cs.PeerCertificates) != 1 || !slices.Contains(gone.Server, pki.PinOf(cs.PeerCertificates[0])) {
-			return errors.New("another server answers at the address of the removed node")
-		}
-		return nil
-	}}
 	var ack rpc.MapAck
-	err := w.l.client.Call(ctx, to, rpc.MethodMapPut, "", d, &ack)
+	err := w.l.client.Call(ctx, at(gone, gone.Addresses[0]), rpc.MethodMapPut, "", d, &ack)
 	if err != nil {
 		return cluster.Errorf(cluster.CodeUnavailable, "node %s was not told that it is removed; it holds no power any more: %v", gone.Name, err)
 	}
@@ -107,6 +101,29 @@ func (w worker) Answers(ctx context.Context, node cluster.NodeID) error {
 		w.l.push.reach.back(node) // while it was offline nobody waited for it
 	}
 	return err
+}
+
+// AnswersAt implements jobs.Cluster. The address says nothing about who answers
+// there, and the key that the node's certificate must have does.
+func (w worker) AnswersAt(ctx context.Context, node cluster.NodeID, addr netip.Addr) error {
+	n := w.State().Node(node)
+	if n == nil {
+		return cluster.Errorf(cluster.CodeNotFound, "node %s is not in the cluster", node)
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	var v rpc.VersionReply
+	return w.l.client.Call(ctx, at(n, addr), rpc.MethodVersion, "", nil, &v)
+}
+
+// at is a node's noded at an address that the roster may not list.
+func at(n *state.Node, addr netip.Addr) rpc.Target {
+	return rpc.Target{Addr: netip.AddrPortFrom(addr, n.Ports.Noded), Expect: func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) != 1 || !slices.Contains(n.Server, pki.PinOf(cs.PeerCertificates[0])) {
+			return fmt.Errorf("another server than node %s answers at %s", n.Name, addr)
+		}
+		return nil
+	}}
 }
 
 // KeyCreate implements jobs.Cluster.

@@ -202,6 +202,7 @@ func (m *member) run(ctx context.Context) error {
 	g.Go("pull", m.pull)
 	g.Go("keys", m.sweepKeys)
 	g.Go("renewal", m.renew)
+	g.Go("own entry", m.followSelf)
 	return errors.Join(g.Wait(), m.close())
 }
 

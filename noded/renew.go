@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,14 +31,15 @@ const (
 func (m *member) renew(ctx context.Context) error {
 	wait := renewFirst
 	for {
+		news := m.news.wait() // of another name or address, perhaps
 		next, err := m.renewDue(ctx)
 		if err != nil && ctx.Err() == nil {
 			m.log.Info("certificates are not renewed yet", zap.Error(err))
-			next, wait = wait, min(2*wait, renewRetry)
+			next, wait, news = wait, min(2*wait, renewRetry), nil
 		} else {
 			wait = renewFirst
 		}
-		if err := pause(ctx, next, nil); err != nil {
+		if err := pause(ctx, next, news); err != nil {
 			return err
 		}
 	}
@@ -61,7 +63,7 @@ func (m *member) renewDue(ctx context.Context) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		if left := id.RenewAt().Sub(m.cfg.now()); left > 0 {
+		if left := id.RenewAt().Sub(m.cfg.now()); left > 0 && !m.misnamed(id) {
 			next = min(next, left)
 			continue
 		}
@@ -70,6 +72,13 @@ func (m *member) renewDue(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	return next, nil
+}
+
+// misnamed reports whether the roster calls this node otherwise than a
+// certificate does, or has it elsewhere.
+func (m *member) misnamed(id pki.Identity) bool {
+	n := m.self()
+	return n != nil && (n.Name != id.Name || !slices.Equal(n.Addresses, id.Addresses))
 }
 
 // renewOne replaces one certificate. The roster lists the new key before the

@@ -104,8 +104,9 @@ func (g *Gossip) keepMember(ctx context.Context) error {
 	}
 }
 
-// errReopen ends a session so that the next one starts with other keys.
-var errReopen = errors.New("reopen with other keys")
+// errReopen ends a session so that the next one starts with other keys, or says
+// that it is somewhere else.
+var errReopen = errors.New("reopen with other keys or another address")
 
 // session is the life of one instance. It returns errReopen, an error, or nil
 // if ctx ended. It tells opened when the sockets are open.
@@ -133,6 +134,9 @@ func (g *Gossip) session(ctx context.Context, opened func()) error {
 				return errReopen
 			}
 		case <-ticker.C:
+			if g.advertised() != inst.at {
+				return errReopen
+			}
 			inst.tick()
 		}
 	}

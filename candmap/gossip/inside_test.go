@@ -138,7 +138,7 @@ func wire(t *testing.T) (tr *transport, other *memnet.Host, at netip.AddrPort, n
 	n = memnet.New()
 	at = netip.AddrPortFrom(ct.Addr(1), 1813)
 	g := &Gossip{log: zap.NewNop(), cfg: Config{BindAddr: at.Addr(), AdvertiseAddr: at.Addr(), Port: at.Port(), Network: n.Host(at.Addr())}}
-	tr, err := listen(g)
+	tr, err := listen(g, at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type instance struct {
 	list      *memberlist.Memberlist
 	ring      *memberlist.Keyring
 	transport *transport
+	at        netip.AddrPort // where others are told to find us
 	members   members
 	work      sync.WaitGroup // joins and updates that run
 
@@ -40,11 +42,12 @@ func open(g *Gossip, keys [][]byte) (*instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open gossip: %w", err)
 	}
-	t, err := listen(g)
+	at := g.advertised()
+	t, err := listen(g, at)
 	if err != nil {
 		return nil, fmt.Errorf("open gossip: %w", err)
 	}
-	inst := &instance{g: g, ring: ring, transport: t, joins: joins{}, shown: g.cfg.Holder.View().At()}
+	inst := &instance{g: g, ring: ring, transport: t, at: at, joins: joins{}, shown: g.cfg.Holder.View().At()}
 	inst.nextRun = schedule{meta: time.Now().Add(metaEvery), report: time.Now().Add(reportEvery)}
 	inst.alone.since = time.Now()
 	inst.members.init()
@@ -65,7 +68,7 @@ func (i *instance) config() *memberlist.Config {
 	c.Label = label
 	c.UDPBufferSize = packetSize
 	c.BindAddr, c.BindPort = i.g.cfg.BindAddr.String(), int(i.g.cfg.Port)
-	c.AdvertiseAddr, c.AdvertisePort = i.g.cfg.AdvertiseAddr.String(), int(i.g.cfg.Port)
+	c.AdvertiseAddr, c.AdvertisePort = i.at.Addr().String(), int(i.at.Port())
 	c.TCPTimeout = streamTimeout
 	c.GossipVerifyIncoming, c.GossipVerifyOutgoing = true, true
 	// Nothing here is worth compressing, and the decompressor is attack surface.
@@ -139,5 +142,17 @@ func (i *instance) showVersion() {
 	})
 }
 
-// advertised is where this node says it is.
-func (c *Config) advertised() netip.AddrPort { return netip.AddrPortFrom(c.AdvertiseAddr, c.Port) }
+// advertised is where this node says it is: where it was configured to, unless
+// the roster has it somewhere else by now, and the others would not let it in.
+func (g *Gossip) advertised() netip.AddrPort {
+	at := netip.AddrPortFrom(g.cfg.AdvertiseAddr, g.cfg.Port)
+	v := g.cfg.Holder.View()
+	if v == nil || v.Roster == nil {
+		return at
+	}
+	n := v.Roster.Node(g.cfg.Self)
+	if n == nil || slices.Contains(n.Addresses, at.Addr()) {
+		return at
+	}
+	return netip.AddrPortFrom(n.Addresses[0].Unmap().WithZone(""), g.cfg.Port)
+}

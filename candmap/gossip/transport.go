@@ -18,6 +18,7 @@ import (
 // resolves no names and, when shut down, ends dials that are under way.
 type transport struct {
 	g       *Gossip
+	at      netip.AddrPort // where others find us
 	streams net.Listener
 	packets net.PacketConn
 
@@ -37,19 +38,19 @@ type transport struct {
 
 var _ memberlist.Transport = (*transport)(nil)
 
-// listen opens the sockets.
-func listen(g *Gossip) (*transport, error) {
-	at := netip.AddrPortFrom(g.cfg.BindAddr, g.cfg.Port)
-	streams, err := g.cfg.Network.Listen("tcp", at)
+// listen opens the sockets. Others are told to find us at at.
+func listen(g *Gossip, at netip.AddrPort) (*transport, error) {
+	bind := netip.AddrPortFrom(g.cfg.BindAddr, g.cfg.Port)
+	streams, err := g.cfg.Network.Listen("tcp", bind)
 	if err != nil {
 		return nil, err
 	}
-	packets, err := g.cfg.Network.ListenPacket(at)
+	packets, err := g.cfg.Network.ListenPacket(bind)
 	if err != nil {
 		return nil, errors.Join(err, streams.Close())
 	}
 	t := &transport{
-		g: g, streams: streams, packets: packets,
+		g: g, at: at, streams: streams, packets: packets,
 		packetCh: make(chan *memberlist.Packet), streamCh: make(chan net.Conn), lost: make(chan struct{}),
 		open: map[*stream]struct{}{}, from: map[netip.Addr]int{},
 	}
@@ -61,8 +62,7 @@ func listen(g *Gossip) (*transport, error) {
 
 // FinalAdvertiseAddr implements memberlist.Transport.
 func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
-	at := t.g.cfg.advertised()
-	return at.Addr().AsSlice(), int(at.Port()), nil
+	return t.at.Addr().AsSlice(), int(t.at.Port()), nil
 }
 
 // WriteTo implements memberlist.Transport.

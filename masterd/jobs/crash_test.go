@@ -163,6 +163,12 @@ func TestG7MasterDiesAtAnyPoint(t *testing.T) {
 			}
 			return nil
 		}},
+		"rename and move": {[]string{rename(2, "web.lab.test"), modify(4, `"secondary_ip":"10.78.0.4"`)}, func(w *world) error {
+			if w.node(2).Name != "web.lab.test" || len(w.node(4).Addresses) != 2 {
+				return errors.New("not renamed or not moved")
+			}
+			return nil
+		}},
 		"tags": {[]string{
 			tagOp(OpTagsSet, "node", "node2.lab.test", `"tags":["a","b"]`), tagOp(OpTagsDel, "node", "node2.lab.test", `"tags":["a"]`),
 		}, func(w *world) error {

@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -50,6 +51,8 @@ type Cluster interface {
 	Voting(ctx context.Context) roles.View
 	// Answers asks a node for its version, and returns why there is no answer.
 	Answers(ctx context.Context, node cluster.NodeID) error
+	// AnswersAt does the same at an address that may not be the node's yet.
+	AnswersAt(ctx context.Context, node cluster.NodeID, addr netip.Addr) error
 	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
 	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
 	// Verify checks the cluster, tells each line of its report, and returns

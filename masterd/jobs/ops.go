@@ -36,6 +36,7 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpNodeRemove:    nodeRemove,
 	OpClusterVerify: clusterVerify,
 	OpNodeRekey:     nodeRekey,
+	OpNodeRename:    nodeRename,
 	OpTagsSet:       tagsSet,
 	OpTagsDel:       tagsDel,
 	OpClusterSet:    clusterSetParams,
@@ -60,12 +61,16 @@ type opNode struct {
 	AutoPromote     bool   `json:"auto_promote"`
 	Force           bool   `json:"force"`
 	RAPI            bool   `json:"rapi"`
+	opAddress
 }
 
 func nodeSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
 	var op opNode
 	if err := json.Unmarshal(raw, &op); err != nil {
 		return nil, errUnreadable
+	}
+	if op.opAddress.given() {
+		return r.setAddress(ctx, op)
 	}
 	plan, err := roles.PlanModify(r.c.State(), roles.Modify{
 		Node: op.Node, MasterCandidate: op.MasterCandidate, Drained: op.Drained, Offline: op.Offline,
@@ -308,6 +313,23 @@ func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.Candida
 
 // commit makes the change and notes, in the same entry, what is left to do.
 func (r *run) commit(ctx context.Context, p roles.Plan, keys *state.CandidateKeys, left *resume) (json.RawMessage, error) {
+	voters := left.voters
+	return r.enact(ctx, left, func(u *state.JobUpdate) (string, any) {
+		if p.Remove {
+			body := state.NodeRemove{Node: p.Node, Job: u}
+			if voters != nil {
+				body.Voters = &voters
+			}
+			return state.KindNodeRemove, body
+		}
+		body := p.Change(voters)
+		body.Keys, body.Candidate, body.Job = keys, left.Cert, u
+		return state.KindNodeChange, body
+	})
+}
+
+// enact commits one command, with what is left to do, and does that.
+func (r *run) enact(ctx context.Context, left *resume, command func(u *state.JobUpdate) (kind string, body any)) (json.RawMessage, error) {
 	data, err := json.Marshal(left)
 	if err != nil {
 		return nil, err
@@ -315,19 +337,8 @@ func (r *run) commit(ctx context.Context, p roles.Plan, keys *state.CandidateKey
 	step := stepCommitted
 	u := r.update
 	u.Status, u.Step, u.Data = state.JobRunning, &step, data
-	voters := left.voters
-	var spread Spread
-	if p.Remove {
-		body := state.NodeRemove{Node: p.Node, Job: &u}
-		if voters != nil {
-			body.Voters = &voters
-		}
-		spread, err = r.c.Change(ctx, state.KindNodeRemove, body, r.job.Actor, r.job.RequestID)
-	} else {
-		body := p.Change(voters)
-		body.Keys, body.Candidate, body.Job = keys, left.Cert, &u
-		spread, err = r.c.Change(ctx, state.KindNodeChange, body, r.job.Actor, r.job.RequestID)
-	}
+	kind, body := command(&u)
+	spread, err := r.c.Change(ctx, kind, body, r.job.Actor, r.job.RequestID)
 	if err != nil {
 		return nil, err
 	}

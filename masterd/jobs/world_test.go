@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -32,7 +33,8 @@ type machine struct {
 	csr       []byte
 	installed cluster.Digest
 	dismissed bool
-	problems  []string // of destroying keys, or of its files
+	nowhere   []netip.Addr // where it does not answer
+	problems  []string     // of destroying keys, or of its files
 	spoil     func(*rpc.CandidateKeys)
 }
 
@@ -230,6 +232,15 @@ func (w *world) Dismiss(ctx context.Context, gone *state.Node) error {
 func (w *world) Answers(ctx context.Context, node cluster.NodeID) error {
 	return w.call(ctx, "ask "+w.name(node), func() error {
 		if !w.machines[node].up {
+			return errors.New("no route to host")
+		}
+		return nil
+	})
+}
+
+func (w *world) AnswersAt(ctx context.Context, node cluster.NodeID, addr netip.Addr) error {
+	return w.call(ctx, "ask at "+addr.String(), func() error {
+		if m := w.machines[node]; !m.up || slices.Contains(m.nowhere, addr) {
 			return errors.New("no route to host")
 		}
 		return nil

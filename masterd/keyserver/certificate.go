@@ -108,13 +108,15 @@ func (s *Server) mayRenew(call Call, n *state.Node, kind pki.Kind, pins []cluste
 	if err != nil {
 		return nil
 	}
+	if id.Name != n.Name || !slices.Equal(id.Addresses, n.Addresses) {
+		return nil // it was renamed or moved, and its certificates say the old
+	}
 	now := s.now()
 	if age := now.Sub(id.Issued()); age.Abs() < renewPause {
 		return cluster.Errorf(cluster.CodeBusy, "the %s certificate of node %s was renewed %s ago", kind, n.Name, age.Round(time.Second)).
 			WithHint("one renewal an hour is enough; the node asks again by itself")
 	}
-	changed := id.Name != n.Name || !slices.Equal(id.Addresses, n.Addresses)
-	if due := id.RenewAt(); now.Before(due) && !now.Before(id.NotBefore) && !changed && inUse(call, kind, pins) {
+	if due := id.RenewAt(); now.Before(due) && !now.Before(id.NotBefore) && inUse(call, kind, pins) {
 		return cluster.Errorf(cluster.CodeBusy, "the %s certificate of node %s is not due before %s", kind, n.Name, due.UTC().Format(time.RFC3339)).
 			WithHint("nothing is to be done; compare the node's clock if it asks again and again")
 	}

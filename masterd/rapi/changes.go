@@ -43,7 +43,7 @@ func (op opcode) MarshalJSON() ([]byte, error) {
 // release, who may be the one to carry it out, does not know it or would
 // overlook a part of it.
 func (op opcode) level() int {
-	if op.DryRun || op.Tags != nil || op.Fields != nil {
+	if op.DryRun || op.Tags != nil || op.Fields != nil || op.NodeModify != nil && op.Moves() {
 		return state.LevelSettings
 	}
 	return 1
@@ -120,6 +120,18 @@ func (a *api) modify(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return a.setParams(r, m)
+}
+
+func (a *api) rename(r *http.Request) (any, error) {
+	var to wire.NodeRename
+	if err := decode(r, &to); err != nil {
+		return nil, err
+	}
+	node, err := a.target(r)
+	if err != nil {
+		return nil, err
+	}
+	return a.submit(r, opcode{ID: "OP_NODE_RENAME", Node: node, Fields: to}, "NODE_RENAME("+node+")")
 }
 
 func (a *api) setRole(r *http.Request) (any, error) {

@@ -2,6 +2,7 @@ package rapi
 
 import (
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -102,13 +103,16 @@ func nodeObject(s *state.State, n *state.Node, c NodeStatus) wire.Node {
 		Name: n.Name, UUID: n.UUID, Role: role.Code(), RoleName: role,
 		Offline: n.Flags.Offline, MasterCandidate: n.Flags.MasterCandidate, Drained: n.Flags.Drained,
 		MasterCapable: n.Flags.MasterCapable, VMCapable: n.Flags.VMCapable,
-		PIP: n.Addresses[0], SIP: n.Addresses[0], Addresses: n.Addresses, Ports: n.Ports,
+		PIP: n.Addresses[0], SIP: second(n.Addresses), Addresses: n.Addresses, Ports: n.Ports,
 		PInstList: []string{}, SInstList: []string{}, NDParams: map[string]any{"ssh_port": n.Ports.SSH},
 		CTime: seconds(n.CTime), MTime: seconds(n.MTime), SerialNo: n.Serial, Tags: append([]string{}, n.Tags...),
 		Voter: n.Voter, Joined: n.Joined, Incarnation: n.Incarnation,
 		MapEpoch: c.Version.Epoch, MapVersion: c.Version.Version, Fresh: c.Fresh, Reachable: c.Reachable,
 	}
 }
+
+// second is Ganeti's secondary address: the primary one where there is no other.
+func second(addrs []netip.Addr) netip.Addr { return addrs[min(1, len(addrs)-1)] }
 
 // seconds is Ganeti's form of a time that is not a job's.
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -66,6 +66,7 @@ func (a *api) routes() []route {
 		{"GET", node + "/role", a.role},
 		{"PUT", node + "/role", a.setRole},
 		{"POST", node + "/modify", a.modify},
+		{"POST", node + "/rename", a.rename},
 		{"GET", node + "/tags", a.nodeTags},
 		{"PUT", node + "/tags", a.changeNodeTags},
 		{"DELETE", node + "/tags", a.changeNodeTags},

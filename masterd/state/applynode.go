@@ -72,6 +72,9 @@ func (c *NodeAddress) apply(d *draft) error {
 	if err != nil {
 		return err
 	}
+	if c.Name != nil && *c.Name != n.Name && d.FeatureLevel >= LevelSettings {
+		d.revokeAdmissions(n) // they would bring the old name back
+	}
 	set(&n.Name, c.Name)
 	set(&n.Ports, c.Ports)
 	set(&n.HostKeys, c.HostKeys)

@@ -185,6 +185,18 @@ func withQuery(path, param string) string {
 	return path + "?" + param
 }
 
+// changes reads Ganeti's list of what a job set.
+func (j *jobState) changes(id int64) ([][2]string, error) {
+	list := [][2]string{}
+	if len(j.result) == 0 {
+		return list, nil
+	}
+	if err := json.Unmarshal(j.result[0], &list); err != nil {
+		return nil, fmt.Errorf("read the result of job %d: %w", id, err)
+	}
+	return list, nil
+}
+
 // failure returns why the job did not succeed, or nil.
 func (j *jobState) failure(id int64) error {
 	switch j.status {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -25,6 +24,7 @@ func Node(a *app) *cobra.Command {
 	cmd.AddCommand(
 		a.addCommand(), a.listNodesCommand(), listFieldsCommand(a, query.Nodes, "node"), a.nodeInfoCommand(), a.modifyCommand(), a.removeCommand(), a.tokensCommand(),
 	)
+	cmd.AddCommand(a.renameCommand())
 	cmd.AddCommand(a.nodeTagCommands()...)
 	return cmd
 }
@@ -58,19 +58,27 @@ func (a *app) nodes(ctx context.Context, refs []string) ([]wire.Node, error) {
 
 func (a *app) modifyCommand() *cobra.Command {
 	var m wire.NodeModify
+	var at place
 	var s submission
 	cmd := a.jsonFlag(&cobra.Command{
 		Use:   "modify NODE",
-		Short: "Change a node's role and capabilities",
-		Long: `Changes flags of a node, and waits until the new candidate map has reached all
-nodes that can be reached. Exit code 3 says that the change is committed, and
-that some nodes have not confirmed it; each is named with the times at which
-its trust in the former map ends by itself.`,
+		Short: "Change a node's role, capabilities or addresses",
+		Long: `Changes flags of a node, or where it is, and waits until the new candidate map has
+reached all nodes that can be reached. Exit code 3 says that the change is
+committed, and that some nodes have not confirmed it; each is named with the times
+at which its trust in the former map ends by itself.
+
+A new address is taken only if the node answers there; so give the machine the new
+address beside the old one first, name both here, and later the new one alone.`,
 		Example: `  gnt-node modify --master-candidate=yes node2
-  gnt-node modify -O yes --auto-promote node2`,
+  gnt-node modify -O yes --auto-promote node2
+  gnt-node modify --address 192.0.2.12 --address 198.51.100.2 node2`,
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if m.MasterCandidate == nil && m.Drained == nil && m.Offline == nil && m.MasterCapable == nil && m.VMCapable == nil {
+			if err := at.into(&m); err != nil {
+				return err
+			}
+			if m.MasterCandidate == nil && m.Drained == nil && m.Offline == nil && m.MasterCapable == nil && m.VMCapable == nil && !m.Moves() {
 				return usage("Please give at least one of the parameters.")
 			}
 			return a.modify(cmd.Context(), s, args[0], m)
@@ -83,7 +91,8 @@ its trust in the former map ends by itself.`,
 	f.Var(switchValue{&m.MasterCapable}, "master-capable", "whether the node may become a master candidate")
 	f.Var(switchValue{&m.VMCapable}, "vm-capable", "whether the node may host instances")
 	f.BoolVar(&m.AutoPromote, "auto-promote", false, "promote other nodes to keep the candidate pool full")
-	f.BoolVarP(&m.Force, "force", "f", false, "as in Ganeti; nothing that is checked is overridden")
+	at.flags(f, "the node's addresses, instead of those it has; the first is the primary one (repeatable)")
+	f.BoolVarP(&m.Force, "force", "f", false, "take new addresses although the node does not answer there")
 	s.flags(cmd)
 	return cmd
 }
@@ -101,11 +110,9 @@ func (a *app) modify(ctx context.Context, s submission, node string, m wire.Node
 	if !ok {
 		return err
 	}
-	out := modified{Job: id, Node: node, Changes: [][2]string{}, Unreachable: state.unreachable}
-	if len(state.result) > 0 {
-		if err := json.Unmarshal(state.result[0], &out.Changes); err != nil {
-			return fmt.Errorf("read the result of job %d: %w", id, err)
-		}
+	out := modified{Job: id, Node: node, Unreachable: state.unreachable}
+	if out.Changes, err = state.changes(id); err != nil {
+		return err
 	}
 	if a.asJSON {
 		return errors.Join(a.printJSON(out), a.pending(out.Unreachable))

@@ -98,6 +98,39 @@ func TestModify(t *testing.T) {
 	m.fail(ExitFailed, "usage: gnt-node modify NODE", Node, "modify", "-C", "yes")
 }
 
+func TestMove(t *testing.T) {
+	m := master(t, 2)
+	m.b.Do(state.KindFeatureLevel, state.FeatureLevel{Level: 2})
+	var op map[string]any
+	u := succeeds(`[["primary_ip","10.78.0.2"]]`)
+	m.b.OnSubmit = func(id int64, o map[string]any) {
+		op, u.ID = o, id
+		m.b.Do(state.KindJobUpdate, u)
+	}
+	out := m.want(Node, "modify", "--address", "10.78.0.2", "-s", "10.77.0.2", "--node-parameters", "ssh_port=2222", "node2")
+	if out != "Modified node node2\n - primary_ip -> 10.78.0.2\n" {
+		t.Errorf("stdout: %q", out)
+	}
+	const want = "map[OP_ID:OP_NODE_SET_PARAMS addresses:[10.78.0.2] auto_promote:false force:false ndparams:map[ssh_port:2222] node_name:node2.lab.test secondary_ip:10.77.0.2]"
+	if got := fmt.Sprint(op); got != want {
+		t.Errorf("opcode: %s", got)
+	}
+	if got := m.want(Node, "modify", "--dry-run", "--address", "10.78.0.2", "node2"); got != "Would modify node node2\n - primary_ip -> 10.78.0.2\n" {
+		t.Errorf("stdout: %q", got)
+	}
+	m.fail(ExitFailed, "want ssh_port=N", Node, "modify", "--node-parameters", "cpu_speed=3", "node2")
+	m.fail(ExitFailed, "want ssh_port=N", Node, "modify", "--node-parameters", "ssh_port=0", "node2")
+	m.fail(ExitFailed, "10.1", Node, "modify", "--address", "10.1", "node2")
+	u.OpResult = []json.RawMessage{json.RawMessage(`[["name","web.lab.test"]]`)}
+	if got := m.want(Node, "rename", "node2", "web.lab.test"); got != "Renamed node node2 to web.lab.test\n" {
+		t.Errorf("stdout: %q", got)
+	}
+	if got := fmt.Sprint(op); got != "map[OP_ID:OP_NODE_RENAME new_name:web.lab.test node_name:node2.lab.test]" {
+		t.Errorf("opcode: %s", got)
+	}
+	m.fail(ExitFailed, "usage: gnt-node rename NODE NEW-NAME", Node, "rename", "node2")
+}
+
 func TestModifySubmit(t *testing.T) {
 	m := master(t, 2)
 	if got := m.want(Node, "modify", "--submit", "-D", "yes", "node2"); got != "JobID: 1\n" {

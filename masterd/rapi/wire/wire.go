@@ -199,6 +199,21 @@ type NodeModify struct {
 	VMCapable       *bool `json:"vm_capable,omitempty"`
 	AutoPromote     bool  `json:"auto_promote"`
 	Force           bool  `json:"force"`
+
+	// Where the node is; not together with the flags above.
+	SecondaryIP *string        `json:"secondary_ip,omitempty"`
+	NDParams    map[string]any `json:"ndparams,omitempty"`
+	Addresses   []string       `json:"addresses,omitempty"` // Rolekey's own: all, the primary one first
+}
+
+// Moves reports whether the request is about where the node is.
+func (m *NodeModify) Moves() bool {
+	return m.SecondaryIP != nil || len(m.NDParams) > 0 || len(m.Addresses) > 0
+}
+
+// NodeRename is the body of a request to rename a node.
+type NodeRename struct {
+	NewName string `json:"new_name"`
 }
 
 // Tags are the fields of Ganeti's opcodes about tags.
