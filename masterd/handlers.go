@@ -12,6 +12,7 @@ import (
 	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/internal/audit"
+	"rolekey/internal/buildinfo"
 	"rolekey/masterd/consensus"
 	"rolekey/masterd/keyserver"
 	"rolekey/pki"
@@ -25,6 +26,11 @@ func (m *member) routes() {
 	m.server.Handle(rpc.MethodSign, m.serveSign)
 	m.server.Handle(rpc.MethodRaft, m.serveRaft)
 	m.server.Handle(rpc.MethodSeen, m.serveSeen)
+	m.server.Handle(rpc.MethodVersion, m.serveVersion)
+}
+
+func (m *member) serveVersion(context.Context, *rpc.Request) (any, error) {
+	return rpc.VersionReply{Software: buildinfo.Version(), Features: cluster.FeatureLevel, Daemon: "masterd"}, nil
 }
 
 func (m *member) serveAdmit(ctx context.Context, q *rpc.Request) (any, error) {

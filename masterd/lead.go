@@ -20,19 +20,20 @@ import (
 // leader is the work of the elected master. It lives for one term: its context
 // ends when leadership ends, and everything it started ends with it.
 type leader struct {
-	node   *consensus.Node
-	self   cluster.NodeID
-	keeper *candmap.Keeper
-	push   *pusher
-	sign   signFunc
-	nodes  nodeKeys
-	ask    verify.Asker
-	alive  func(ctx context.Context, voter cluster.NodeID) bool // its masterd answers
-	client *rpc.Client
-	clock  *clock
-	log    *zap.Logger
-	audit  *audit.Log
-	work   func(ctx context.Context, l *leader) error // runs the jobs
+	node    *consensus.Node
+	self    cluster.NodeID
+	keeper  *candmap.Keeper
+	push    *pusher
+	sign    signFunc
+	nodes   nodeKeys
+	ask     verify.Asker
+	alive   func(ctx context.Context, voter cluster.NodeID) bool // its masterd answers
+	client  *rpc.Client
+	levelOf func(ctx context.Context, node cluster.NodeID, d rpc.Daemon) int // highest feature level that the daemon knows; 0: it does not answer
+	clock   *clock
+	log     *zap.Logger
+	audit   *audit.Log
+	work    func(ctx context.Context, l *leader) error // runs the jobs
 
 	term       context.Context // ends with the term; publications live in it
 	publishing chan struct{}   // held by whoever collects signatures of maps
@@ -40,6 +41,7 @@ type leader struct {
 	wake       chan struct{}
 	ready      chan struct{} // closes when this node has named itself master
 	ensured    map[cluster.NodeID]ensured
+	levelAsked time.Time // when the nodes were asked last whether they are upgraded
 }
 
 // run leads until ctx ends or something fails; then raft elects again.

@@ -120,6 +120,7 @@ func newReign(t *testing.T, lab *statetest.Lab) *reign {
 		sign: func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
 			return r.signer.sign(ctx, voter, req)
 		},
+		levelOf:    func(context.Context, cluster.NodeID, rpc.Daemon) int { return 1 },
 		work:       func(ctx context.Context, _ *leader) error { <-ctx.Done(); return context.Cause(ctx) },
 		publishing: make(chan struct{}, 1), moving: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
 	}

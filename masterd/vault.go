@@ -235,7 +235,7 @@ func (v *vault) publicLocked(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) 
 		return rpc.CandidateKeys{}, err
 	}
 	public, _ := v.signing.Public().(ed25519.PublicKey)
-	keys := rpc.CandidateKeys{CSR: csr, Signing: candmap.SigningKey(public), Possession: proof}
+	keys := rpc.CandidateKeys{CSR: csr, Signing: candmap.SigningKey(public), Possession: proof, Features: cluster.FeatureLevel}
 	if v.client != nil {
 		keys.Installed = cluster.DigestOf(v.client.Certificate[0])
 	}

@@ -97,10 +97,15 @@ func (w worker) Answers(ctx context.Context, node cluster.NodeID) error {
 	defer cancel()
 	var v rpc.VersionReply
 	err := w.l.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodVersion, "", nil, &v)
-	if err == nil {
-		w.l.push.reach.back(node) // while it was offline nobody waited for it
+	if err != nil {
+		return err
 	}
-	return err
+	if level := w.State().FeatureLevel; v.Features < level {
+		return cluster.Errorf(cluster.CodeUnsupportedFormat, "its noded, %.60s, knows feature level %d, and the cluster is at level %d", v.Software, v.Features, level).
+			WithHint("upgrade rolekey on that node first")
+	}
+	w.l.push.reach.back(node) // while it was offline nobody waited for it
+	return nil
 }
 
 // AnswersAt implements jobs.Cluster. The address says nothing about who answers

@@ -65,6 +65,7 @@ type CandidateKeys struct {
 	Possession []byte             `json:"possession"` // pki.ProvePossession by the signing key
 	SSH        []cluster.SSHKey   `json:"ssh"`        // root's key; empty with --no-ssh-setup
 	Installed  cluster.Digest     `json:"installed"`  // of the installed client certificate; zero: none
+	Features   int                `json:"features,omitempty"` // highest feature level that the node's masterd knows; 0 means 1
 }
 
 // KeyDestroyReply lists the files that are gone and those that could not be removed.

@@ -96,7 +96,7 @@ func NodedMethods() []Method {
 
 // MasterdMethods are all methods of masterd.
 func MasterdMethods() []Method {
-	return []Method{MethodAdmit, MethodCertificate, MethodSign, MethodRaft, MethodSeen}
+	return []Method{MethodAdmit, MethodCertificate, MethodSign, MethodRaft, MethodSeen, MethodVersion}
 }
 
 // variable returns the name of the variable in Path, or "".

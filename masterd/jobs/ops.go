@@ -247,10 +247,14 @@ func (r *run) name(id cluster.NodeID) cluster.Name {
 
 // probe makes sure that a node that is to be online answers.
 func (r *run) probe(ctx context.Context, p roles.Plan) error {
-	if err := r.c.Answers(ctx, p.Node); err != nil {
-		return p.NoVersion()
+	err := r.c.Answers(ctx, p.Node)
+	switch {
+	case err == nil:
+		return nil
+	case cluster.CodeOf(err) == cluster.CodeUnsupportedFormat:
+		return &roles.PrereqError{Class: roles.Environment, Msg: fmt.Sprintf("Node %s cannot be online: %v", p.Name, err), Hint: cluster.HintOf(err)}
 	}
-	return nil
+	return p.NoVersion()
 }
 
 // awaitOut waits until raft has forgotten a node that was a candidate before.
@@ -284,6 +288,12 @@ func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.Candida
 	keys, err := r.c.KeyCreate(ctx, id, rpc.KeyCreateRequest{Incarnation: n.Incarnation, SSHSetup: new(s.Params.SSHSetup)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("node %s does not make its candidate keys: %w", n.Name, err)
+	}
+	if known := max(keys.Features, 1); known < s.FeatureLevel {
+		return nil, nil, &roles.PrereqError{
+			Class: roles.Environment, Hint: "upgrade rolekey on that node first",
+			Msg: fmt.Sprintf("Node %s cannot be a master candidate: its masterd knows feature level %d, and the cluster is at level %d", n.Name, known, s.FeatureLevel),
+		}
 	}
 	if err := pki.CheckPossession(keys.Signing.Public(), s.Cluster.UUID, id, n.Incarnation, keys.Possession); err != nil {
 		return nil, nil, fmt.Errorf("node %s: %w", n.Name, err)

@@ -31,6 +31,10 @@ func (s *Server) Admit(ctx context.Context, call Call, req rpc.AdmitRequest) (rp
 	if err := s.checkProof(call, body, req); err != nil {
 		return rpc.AdmitReply{}, err
 	}
+	if level := s.master.State().FeatureLevel; max(body.Features, 1) < level {
+		return rpc.AdmitReply{}, cluster.Errorf(cluster.CodeUnsupportedFormat, "rolekey %.60s on %s knows feature level %d, and the cluster is at level %d",
+			body.Software, body.Name, body.Features, level).WithHint("upgrade rolekey on that node, and join again with the same string")
+	}
 	a, err := s.prepare(call, body)
 	if err != nil {
 		return rpc.AdmitReply{}, err

@@ -10,6 +10,7 @@ const (
 	WrongInput    Class = "wrong_input"
 	WrongState    Class = "wrong_state"
 	UnknownEntity Class = "unknown_entity"
+	Environment   Class = "environment_error"
 )
 
 // PrereqError says why a request is refused before anything is changed. A job

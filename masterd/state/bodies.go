@@ -15,7 +15,7 @@ const (
 	KindSetMaster       = "set-master"
 	KindSetVoters       = "set-voters"
 	KindParamsChange    = "params-change"
-	KindFeatureLevel    = "feature-level"
+	KindFeatureLevel    = "feature-raise" // no release of level 1 knows it: one that is left must stop, and not fall behind
 	KindGossipChange    = "gossip-change"
 	KindClusterChange   = "cluster-change"
 	KindAdmissionCreate = "admission-create"

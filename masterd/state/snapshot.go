@@ -9,8 +9,19 @@ import (
 	"rolekey/cluster"
 )
 
-// snapshotFormat is the first byte of a snapshot.
-const snapshotFormat = 1
+// The first byte of a snapshot. A release of level 1 reads none of a cluster
+// that is past that level, and says so.
+const (
+	snapshotFormat  = 1
+	snapshotFormat2 = 2 // from feature level 2 on
+)
+
+func (s *State) snapshotFormat() byte {
+	if s.FeatureLevel >= LevelSettings {
+		return snapshotFormat2
+	}
+	return snapshotFormat
+}
 
 // snapshotWire is the state with its secrets revealed.
 type snapshotWire struct {
@@ -44,7 +55,7 @@ func EncodeSnapshot(s *State) ([]byte, error) {
 	if len(b)+1 > MaxSnapshot {
 		return nil, cluster.Errorf(cluster.CodeTooLarge, "encode snapshot: %d bytes, the limit is %d", len(b)+1, MaxSnapshot)
 	}
-	return append([]byte{snapshotFormat}, b...), nil
+	return append([]byte{s.snapshotFormat()}, b...), nil
 }
 
 // DecodeSnapshot reads what EncodeSnapshot wrote, and checks that the state is
@@ -53,7 +64,7 @@ func DecodeSnapshot(b []byte) (*State, error) {
 	if len(b) == 0 || len(b) > MaxSnapshot {
 		return nil, cluster.Errorf(cluster.CodeTooLarge, "decode snapshot: %d bytes, want 1 to %d", len(b), MaxSnapshot)
 	}
-	if b[0] != snapshotFormat {
+	if b[0] != snapshotFormat && b[0] != snapshotFormat2 {
 		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "decode snapshot: format %d; upgrade this node", b[0])
 	}
 	var w snapshotWire
@@ -69,6 +80,9 @@ func DecodeSnapshot(b []byte) (*State, error) {
 			return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: keys without a cluster")
 		}
 		return New(), nil
+	}
+	if s.snapshotFormat() != b[0] {
+		return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: format %d, and feature level %d", b[0], s.FeatureLevel)
 	}
 	if s.FeatureLevel > cluster.FeatureLevel {
 		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "decode snapshot: feature level %d, and this build knows %d; upgrade this node",
