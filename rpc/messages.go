@@ -60,11 +60,11 @@ type KeyCreateRequest struct {
 
 // CandidateKeys are the public halves of what makes a node a candidate.
 type CandidateKeys struct {
-	CSR        []byte             `json:"csr"`        // PKCS#10 of the client key, DER
-	Signing    candmap.SigningKey `json:"signing"`    // Ed25519
-	Possession []byte             `json:"possession"` // pki.ProvePossession by the signing key
-	SSH        []cluster.SSHKey   `json:"ssh"`        // root's key; empty with --no-ssh-setup
-	Installed  cluster.Digest     `json:"installed"`  // of the installed client certificate; zero: none
+	CSR        []byte             `json:"csr"`                // PKCS#10 of the client key, DER
+	Signing    candmap.SigningKey `json:"signing"`            // Ed25519
+	Possession []byte             `json:"possession"`         // pki.ProvePossession by the signing key
+	SSH        []cluster.SSHKey   `json:"ssh"`                // root's key; empty with --no-ssh-setup
+	Installed  cluster.Digest     `json:"installed"`          // of the installed client certificate; zero: none
 	Features   int                `json:"features,omitempty"` // highest feature level that the node's masterd knows; 0 means 1
 }
 
