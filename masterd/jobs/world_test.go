@@ -315,7 +315,8 @@ func (m *machine) keys(s *state.State, n *state.Node, cert []byte) (keys rpc.Can
 		m.installed = cluster.DigestOf(cert)
 	}
 	keys = rpc.CandidateKeys{
-		CSR: m.csr, Signing: candmap.SigningKey(m.signing.Public().(ed25519.PublicKey)), //nolint:forcetypeassert // documented
+		Features: cluster.FeatureLevel,
+		CSR:      m.csr, Signing: candmap.SigningKey(m.signing.Public().(ed25519.PublicKey)), //nolint:forcetypeassert // documented
 		SSH: []cluster.SSHKey{statetest.SSHKey(int(n.UUID[7]), "made")}, Installed: m.installed,
 	}
 	keys.Possession, err = pki.ProvePossession(m.signing, s.Cluster.UUID, n.UUID, n.Incarnation)
