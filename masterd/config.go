@@ -13,6 +13,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/monitor"
 	"rolekey/internal/paths"
 	"rolekey/internal/strictoml"
 	"rolekey/masterd/consensus"
@@ -24,9 +25,12 @@ type Config struct {
 	Paths     paths.Layout
 	Addresses []netip.Addr // to listen on and to call from; empty: all, and the system's choice
 	LogLevel  zapcore.Level
-	Timing    consensus.Timing // zero: consensus.DefaultTiming
-	Log       *zap.Logger      // nil: none
-	Now       func() time.Time // nil: time.Now
+	// MetricsAddress is where /metrics, /healthz and /readyz are; zero: nowhere.
+	MetricsAddress netip.AddrPort
+
+	Timing consensus.Timing // zero: consensus.DefaultTiming
+	Log    *zap.Logger      // nil: none
+	Now    func() time.Time // nil: time.Now
 
 	// The outside world; nil means this machine's own.
 	Clocks      func() candmap.Clocks
@@ -63,12 +67,13 @@ func (c Config) withDefaults() Config {
 type file struct {
 	Addresses []netip.Addr `toml:"addresses"`
 	LogLevel  string       `toml:"log_level"`
+	Metrics   *string      `toml:"metrics_address"`
 }
 
 // LoadConfig reads masterd.toml below the root. A missing file means the
 // defaults; an unknown key is an error that names its line.
 func LoadConfig(at paths.Layout) (Config, error) {
-	cfg := Config{Paths: at, LogLevel: zapcore.InfoLevel}
+	cfg := Config{Paths: at, LogLevel: zapcore.InfoLevel, MetricsAddress: monitor.DefaultAddr(nil, monitor.MasterdPort)}
 	text, err := os.ReadFile(at.MasterdConfig())
 	if os.IsNotExist(err) {
 		return cfg, nil
@@ -86,6 +91,9 @@ func LoadConfig(at paths.Layout) (Config, error) {
 		}
 	}
 	cfg.Addresses = f.Addresses
+	if cfg.MetricsAddress, err = monitor.ParseAddr(f.Metrics, f.Addresses, monitor.MasterdPort); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", at.MasterdConfig(), err)
+	}
 	if f.LogLevel != "" {
 		if cfg.LogLevel, err = zapcore.ParseLevel(f.LogLevel); err != nil {
 			return Config{}, fmt.Errorf("%s: log_level: %w", at.MasterdConfig(), err)

@@ -35,7 +35,15 @@ func TestLoadConfig(t *testing.T) {
 	if cfg.bindAddress() != want[0] || !slices.Equal(cfg.listenAddresses(), want) {
 		t.Errorf("it would call from %s and listen on %v", cfg.bindAddress(), cfg.listenAddresses())
 	}
+	if got := cfg.MetricsAddress.String(); got != "127.0.0.1:1815" {
+		t.Errorf("monitoring at %s", got)
+	}
+	write("addresses = [\"127.77.0.2\"]\nmetrics_address = \"\"\n")
+	if cfg, err = LoadConfig(at); err != nil || cfg.MetricsAddress.IsValid() {
+		t.Errorf("monitoring at %s, %v; it is switched off", cfg.MetricsAddress, err)
+	}
 	for text, word := range map[string]string{
+		"metrics_address = \"1815\"":  "metrics_address",
 		"adresses = []":               "adresses",
 		"[rpc]\nport = 1":             "rpc",
 		"addresses = [\"node1\"]":     "node1",

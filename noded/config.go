@@ -17,6 +17,7 @@ import (
 	"rolekey/candmap"
 	"rolekey/candmap/gossip"
 	"rolekey/cluster"
+	"rolekey/internal/monitor"
 	"rolekey/internal/paths"
 	"rolekey/internal/strictoml"
 	"rolekey/rpc"
@@ -29,9 +30,11 @@ type Config struct {
 	Ports     cluster.Ports // zero fields: cluster.DefaultPorts
 	LogLevel  zapcore.Level
 	SSH       SSHConfig
-	Log       *zap.Logger           // nil: none
-	Now       func() time.Time      // nil: time.Now
-	Clocks    func() candmap.Clocks // nil: candmap.SystemClocks
+	// MetricsAddress is where /metrics, /healthz and /readyz are; zero: nowhere.
+	MetricsAddress netip.AddrPort
+	Log            *zap.Logger           // nil: none
+	Now            func() time.Time      // nil: time.Now
+	Clocks         func() candmap.Clocks // nil: candmap.SystemClocks
 
 	// The outside world; nil means this machine's own.
 	Listen      func(ctx context.Context, addrs []netip.AddrPort) ([]net.Listener, error)
@@ -59,6 +62,7 @@ type SSHConfig struct {
 type file struct {
 	Addresses []netip.Addr `toml:"addresses"`
 	LogLevel  string       `toml:"log_level"`
+	Metrics   *string      `toml:"metrics_address"`
 	Ports     filePorts    `toml:"ports"`
 	SSH       SSHConfig    `toml:"ssh"`
 }
@@ -74,7 +78,7 @@ type filePorts struct {
 // LoadConfig reads noded.toml below the root. A missing file means the
 // defaults; an unknown key is an error that names its line.
 func LoadConfig(at paths.Layout) (Config, error) {
-	cfg := Config{Paths: at, LogLevel: zapcore.InfoLevel}
+	cfg := Config{Paths: at, LogLevel: zapcore.InfoLevel, MetricsAddress: monitor.DefaultAddr(nil, monitor.NodedPort)}
 	path := at.NodedConfig()
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -88,6 +92,9 @@ func LoadConfig(at paths.Layout) (Config, error) {
 		return Config{}, err
 	}
 	cfg.Addresses, cfg.Ports, cfg.SSH = f.Addresses, cluster.Ports(f.Ports), f.SSH
+	if cfg.MetricsAddress, err = monitor.ParseAddr(f.Metrics, f.Addresses, monitor.NodedPort); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
 	if f.LogLevel != "" {
 		if cfg.LogLevel, err = zapcore.ParseLevel(f.LogLevel); err != nil {
 			return Config{}, fmt.Errorf("%s: log_level: %w", path, err)

@@ -85,7 +85,12 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	defer d.audit.Start(ctx, buildinfo.Version())()
+	watched, err := d.newMonitor()
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
 	g := task.New(ctx)
+	g.Go("monitor", watched.Run)
 	g.Go("member", func(ctx context.Context) error { return d.follow(ctx, ready) })
 	g.Go("socket", func(ctx context.Context) error { return rpc.ServeLocal(ctx, l, d.localRoutes()) })
 	return g.Wait()

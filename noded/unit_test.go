@@ -49,6 +49,9 @@ func TestConfig(t *testing.T) {
 		"[ports]\nnoded = 70000":                      ":2:",
 		"[ssh]\nsshd = \"sshd\"":                      "not an absolute path",
 		"log_level = ":                                ":1:",
+		"metrics_address = \"1814\"":                  "metrics_address",
+		"metrics_address = \"localhost:1814\"":        "metrics_address",
+		"metrics_address = \"127.0.0.1:0\"":           "metrics_address",
 	} {
 		if _, err := loadText(t, text); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "noded.toml") {
 			t.Errorf("%q: %v, want %s", text, err, want)

@@ -35,6 +35,11 @@ var jobMoves = map[JobStatus][]JobStatus{
 // Ended reports whether nothing more happens in this status.
 func (s JobStatus) Ended() bool { return s == JobCanceled || s == JobSuccess || s == JobError }
 
+// JobStatuses lists all of them, in the order of a job's life.
+func JobStatuses() []JobStatus {
+	return []JobStatus{JobQueued, JobWaiting, JobRunning, JobCanceling, JobCanceled, JobSuccess, JobError}
+}
+
 // Valid reports whether s is one of the statuses.
 func (s JobStatus) Valid() bool {
 	_, ok := jobMoves[s]

@@ -36,12 +36,12 @@ func compare(t *testing.T, what string, code, page map[string]bool) {
 	t.Helper()
 	for name := range code {
 		if !page[name] {
-			t.Errorf("docs/audit.rst does not list the %s %s", what, name)
+			t.Errorf("the page does not list the %s %s", what, name)
 		}
 	}
 	for name := range page {
 		if !code[name] {
-			t.Errorf("docs/audit.rst lists the %s %s, which does not exist", what, name)
+			t.Errorf("the page lists the %s %s, which does not exist", what, name)
 		}
 	}
 }
@@ -63,5 +63,27 @@ func TestActsAreConstants(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Every metric is in the table of docs/operations.rst, and the table has no
+// others.
+func TestMetricsAreListed(t *testing.T) {
+	text, _, _ := strings.Cut(after(pages(t)["docs/operations.rst"].text, "\n.. list-table:: Metrics\n"), "\nRules to begin with")
+	code := map[string]bool{}
+	for _, path := range []string{"internal/monitor/common.go", "noded/metrics.go", "masterd/metrics.go"} {
+		for name := range constants(t, path, `\b(?:Gauge|Counter)\("(rolekey_\w+)"`) {
+			code[name] = true
+		}
+	}
+	page := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^   \\* - ``(\\w+)(?:\\{\\w+\\})?``").FindAllStringSubmatch(text, -1) {
+		page[m[1]] = true
+	}
+	compare(t, "metric", code, page)
+	for name := range code {
+		if strings.Count(text, name+"``")+strings.Count(text, name+"{") != 1 {
+			t.Errorf("docs/operations.rst lists %s more than once", name)
+		}
 	}
 }
