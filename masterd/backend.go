@@ -95,10 +95,20 @@ func (d *Daemon) Cancel(ctx context.Context, id int64, actor, request string) er
 	if err != nil {
 		return err
 	}
-	if j := m.node.State().Jobs[id]; j == nil || j.Status != state.JobQueued || j.Step != "" {
-		return cluster.Errorf(cluster.CodeConflict, "Job %d is no longer waiting in the queue", id)
+	if err := jobs.Cancelable(m.node.State(), id); err != nil {
+		return err
 	}
-	_, err = m.Change(ctx, state.KindJobUpdate, state.JobUpdate{ID: id, Status: state.JobCanceled}, actor, request)
+	_, err = m.Change(ctx, state.KindJobUpdate, jobs.CancelingUpdate(id), actor, request)
+	return err
+}
+
+// Archive implements rapi.Backend.
+func (d *Daemon) Archive(ctx context.Context, ids []int64, actor, request string) error {
+	m, err := d.running()
+	if err != nil {
+		return err
+	}
+	_, err = m.Change(ctx, state.KindJobArchive, state.JobArchive{IDs: ids}, actor, request)
 	return err
 }
 

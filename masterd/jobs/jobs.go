@@ -4,7 +4,8 @@
 // cluster also notes, in the same entry, which steps are left, so that the next
 // master resumes a job exactly where this one died: nothing is done twice that
 // must not be, and nothing is left half done. Jobs run one at a time, in the
-// order of their numbers.
+// order of their numbers. One that is to be canceled is, unless it has committed
+// something; then it goes on to the end of its opcode.
 //
 // A Runner belongs to one term of one master; Run is called once.
 package jobs
@@ -21,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"rolekey/cluster"
+	"rolekey/internal/task"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/rpc"
@@ -72,6 +74,16 @@ func New(c Cluster, log *zap.Logger) *Runner { return &Runner{c: c, log: log} }
 // Run works until ctx ends, which is when leadership ends. An error means that
 // this master could not even record what became of a job.
 func (r *Runner) Run(ctx context.Context) error {
+	tasks := task.New(ctx)
+	tasks.Go("run jobs", r.work)
+	tasks.Go("cancel jobs", r.bury)
+	if err := tasks.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+func (r *Runner) work(ctx context.Context) error {
 	for {
 		changed := r.c.Watch()
 		if j := next(r.c.State()); j != nil {
@@ -88,11 +100,11 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 }
 
-// next returns the oldest job that has not ended.
+// next returns the oldest job that has not ended, and may go on.
 func next(s *state.State) *state.Job {
 	var first *state.Job
 	for _, j := range s.Jobs {
-		if !j.Status.Ended() && (first == nil || j.ID < first.ID) {
+		if !j.Status.Ended() && !doomed(j) && (first == nil || j.ID < first.ID) {
 			first = j
 		}
 	}
@@ -103,12 +115,21 @@ func next(s *state.State) *state.Job {
 func (r *Runner) one(ctx context.Context, j *state.Job) error {
 	ctx = rpc.WithRequestID(ctx, j.RequestID)
 	run := &run{c: r.c, job: j, update: state.JobUpdate{ID: j.ID}}
-	err := run.all(ctx)
+	wanted, stop := r.whileWanted(ctx, j.ID)
+	err := run.all(wanted)
+	stop()
 	if ctx.Err() != nil {
 		return context.Cause(ctx) // the next master resumes the job
 	}
 	if lost(err) {
 		return fmt.Errorf("run job %d: %w", j.ID, err)
+	}
+	if r.gone(j.ID) {
+		r.log.Info("job canceled", zap.Int64("job", j.ID), zap.Strings("summary", j.Summary))
+		return nil
+	}
+	if err != nil && run.canceling() && !run.committed() {
+		err = errCanceled
 	}
 	r.log.Info("job ended", zap.Int64("job", j.ID), zap.Strings("summary", j.Summary), zap.Error(err))
 	if err := run.finish(ctx, err); ctx.Err() == nil {
@@ -157,6 +178,9 @@ func (r *run) all(ctx context.Context) error {
 			continue
 		}
 		r.op = i
+		if r.canceling() && r.left() == nil {
+			return errCanceled
+		}
 		r.update.OpStatus[i] = state.JobRunning
 		result, err := r.execute(ctx, r.job.Ops[i])
 		if err != nil {
@@ -187,12 +211,14 @@ func (r *run) execute(ctx context.Context, raw json.RawMessage) (json.RawMessage
 }
 
 // left returns the steps of this op that an earlier master committed to.
-func (r *run) left() *resume {
-	if r.job.Step != stepCommitted {
+func (r *run) left() *resume { return leftOf(r.job, r.op) }
+
+func leftOf(j *state.Job, op int) *resume {
+	if j.Step != stepCommitted {
 		return nil
 	}
 	var left resume
-	if json.Unmarshal(r.job.Data, &left) != nil || left.Op != r.op {
+	if json.Unmarshal(j.Data, &left) != nil || left.Op != op {
 		return nil
 	}
 	return &left
@@ -240,7 +266,12 @@ func (r *run) drained() {
 // finish records how the job ended.
 func (r *run) finish(ctx context.Context, err error) error {
 	r.update.Status = state.JobSuccess
-	if err != nil {
+	if errors.Is(err, errCanceled) { // what its earlier opcodes did stays
+		r.update.Status = state.JobCanceled
+		for i := r.op; i < len(r.update.OpStatus); i++ {
+			r.update.OpStatus[i] = state.JobCanceled
+		}
+	} else if err != nil {
 		r.update.Status = state.JobError
 		text := err.Error()
 		if p := (*roles.PrereqError)(nil); errors.As(err, &p) && p.Hint != "" {

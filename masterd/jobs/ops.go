@@ -143,14 +143,6 @@ func nodeRekey(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessag
 	return r.carryOut(ctx, p)
 }
 
-func clusterVerify(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
-	ok, err := r.c.Verify(ctx, raw, r.say)
-	if err != nil {
-		return nil, err
-	}
-	return json.Marshal(ok)
-}
-
 // carryOut does the steps of a plan up to its commit, which notes the rest.
 func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, error) {
 	for _, m := range p.Messages {

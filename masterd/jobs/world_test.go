@@ -51,6 +51,7 @@ type world struct {
 	calls    []string
 	report   []string // of verify
 	verdict  error    // of verify
+	untilEnd bool     // a verification takes until it is ended
 
 	// The master dies at the call with this number, before its effect or after.
 	dieAt  int
@@ -344,6 +345,10 @@ func (w *world) KeyDestroy(ctx context.Context, node cluster.NodeID) (reply rpc.
 
 func (w *world) Verify(ctx context.Context, _ json.RawMessage, tell func(string)) (bool, error) {
 	err := w.call(ctx, "verify", func() error { return w.verdict })
+	if w.untilEnd {
+		<-ctx.Done()
+		return false, context.Cause(ctx)
+	}
 	for _, line := range w.report {
 		tell(line)
 	}

@@ -25,9 +25,11 @@ type Backend interface {
 	Ready() error
 	// Submit queues a job of opcodes, with a summary for each.
 	Submit(ctx context.Context, ops []json.RawMessage, summary []string, actor, request string) (jobID int64, err error)
-	// Cancel cancels a job that has not begun; a conflict is reported for one
-	// that has.
+	// Cancel asks for the end of a job; a conflict is reported for one that has
+	// changed something, or has ended. What became of it the state tells later.
 	Cancel(ctx context.Context, jobID int64, actor, request string) error
+	// Archive forgets those of the jobs that have ended.
+	Archive(ctx context.Context, jobIDs []int64, actor, request string) error
 	// DrainQueue makes the queue refuse, or take, new jobs.
 	DrainQueue(ctx context.Context, drained bool, actor, request string) error
 	// Admit makes an admission string.

@@ -210,20 +210,3 @@ func sameInfo(info, known []json.RawMessage) bool {
 	}
 	return true
 }
-
-func (a *api) cancel(r *http.Request) (any, error) {
-	if err := a.b.Ready(); err != nil {
-		return nil, err
-	}
-	id := jobID(r)
-	err := a.b.Cancel(r.Context(), id, actor(r), requestID())
-	switch {
-	case errors.Is(err, &cluster.Error{Code: cluster.CodeNotFound}):
-		return []any{false, fmt.Sprintf("Job %d not found", id)}, nil
-	case errors.Is(err, &cluster.Error{Code: cluster.CodeConflict}):
-		return []any{false, fmt.Sprintf("Job %d is no longer waiting in the queue", id)}, nil
-	case err != nil:
-		return nil, a.outOfOffice(err)
-	}
-	return []any{true, fmt.Sprintf("Job %d canceled", id)}, nil
-}

@@ -150,15 +150,15 @@ func TestWaitEndsWithoutQuorum(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	b := newBench(t, 1)
-	queued, running := b.submitted(), b.submitted()
-	b.Do(state.KindJobUpdate, state.JobUpdate{ID: running, Status: state.JobRunning})
+	queued, committed := b.submitted(), b.submitted()
+	b.Do(state.KindJobUpdate, state.JobUpdate{ID: committed, Status: state.JobRunning, Step: new("committed")})
 	for _, c := range []struct {
 		id   int64
 		want string
 	}{
 		{queued, fmt.Sprintf(`[true,"Job %d canceled"]`, queued)},
 		{queued, fmt.Sprintf(`[false,"Job %d is no longer waiting in the queue"]`, queued)},
-		{running, fmt.Sprintf(`[false,"Job %d is no longer waiting in the queue"]`, running)},
+		{committed, fmt.Sprintf(`[false,"Job %d is no longer waiting in the queue"]`, committed)},
 		{77, `[false,"Job 77 not found"]`},
 	} {
 		if got := b.ask("DELETE", fmt.Sprintf("/2/jobs/%d", c.id), ""); got.status != 200 || got.text != c.want+"\n" {
@@ -168,6 +168,69 @@ func TestCancel(t *testing.T) {
 	var j wire.Job
 	if b.want("GET", fmt.Sprintf("/2/jobs/%d", queued), "", &j); j.Status != "canceled" || j.OpStatus[0] != "canceled" || j.EndTS == nil || j.StartTS != nil {
 		t.Errorf("canceled job: %+v", j)
+	}
+}
+
+// TestCancelWaits a moment for what becomes of a job that has begun.
+func TestCancelWaits(t *testing.T) {
+	for _, c := range []struct {
+		end  state.JobStatus // "": it goes on
+		want string
+		took time.Duration
+	}{
+		{state.JobCanceled, `[true,"Job 1 canceled"]`, 2 * time.Second},
+		{state.JobSuccess, `[false,"Job 1 is no longer waiting in the queue"]`, 2 * time.Second},
+		{state.JobError, `[false,"Job 1 is no longer waiting in the queue"]`, 2 * time.Second},
+		{"", `[true,"Job 1 will be canceled"]`, 5 * time.Second},
+	} {
+		inMemory(t, func(t *testing.T, b *bench) {
+			id := b.submitted()
+			b.Do(state.KindJobUpdate, state.JobUpdate{ID: id, Status: state.JobRunning})
+			if c.end != "" {
+				time.AfterFunc(c.took, func() { b.Do(state.KindJobUpdate, state.JobUpdate{ID: id, Status: c.end}) })
+			}
+			begin := time.Now()
+			if got := b.ask("DELETE", "/2/jobs/1", ""); got.text != c.want+"\n" || time.Since(begin) != c.took {
+				t.Errorf("after %s: %+v, want %s", time.Since(begin), got, c.want)
+			}
+		})
+	}
+}
+
+func TestArchive(t *testing.T) {
+	b := newBench(t, 1)
+	for range 5 {
+		id := b.submitted()
+		if id == 3 {
+			continue
+		}
+		b.Do(state.KindJobUpdate, state.JobUpdate{ID: id, Status: state.JobSuccess})
+	}
+	var out wire.Archived
+	b.want("POST", "/2/jobs/archive", `{"ids":[3,2,2,9]}`, &out)
+	if fmt.Sprint(out) != "{[2] [3] [9]}" {
+		t.Errorf("%+v", out)
+	}
+	s, _ := b.State()
+	age := b.Now().Sub(s.Jobs[4].End) // of the last but one
+	b.want("POST", "/2/jobs/archive", fmt.Sprintf(`{"age_seconds":%d}`, int64(age/time.Second)), &out)
+	if fmt.Sprint(out) != "{[1 4] [] []}" {
+		t.Errorf("%+v", out)
+	}
+	b.want("POST", "/2/jobs/archive", `{"age_seconds":3600}`, &out)
+	if fmt.Sprint(out) != "{[] [] []}" {
+		t.Errorf("%+v", out)
+	}
+	b.want("POST", "/2/jobs/archive", `{"age_seconds":0}`, &out)
+	if s, _ = b.State(); fmt.Sprint(out) != "{[5] [] []}" || len(s.Jobs) != 1 || s.Jobs[3] == nil {
+		t.Errorf("%+v, left are %v", out, s.Jobs)
+	}
+	for _, bad := range []string{`{}`, `{"ids":[]}`, `{"ids":[1],"age_seconds":1}`, `{"age_seconds":-1}`, `{"age_seconds":99999999999}`, `{"ids":["1"]}`, `{"all":true}`} {
+		b.refuse("POST", "/2/jobs/archive", bad, 400)
+	}
+	b.Fail(nil, cluster.Errorf(cluster.CodeNotMaster, "no"))
+	if e := b.refuse("POST", "/2/jobs/archive", `{"ids":[3]}`, 403); e.Reason != cluster.CodeNotMaster {
+		t.Errorf("%+v", e)
 	}
 }
 

@@ -81,6 +81,7 @@ func (a *api) routes() []route {
 
 		{"DELETE", node, a.remove},
 		{"GET", node + "/state", a.inspect},
+		{"POST", "/2/jobs/archive", a.archive},
 		{"GET", "/2/map", a.clusterMap},
 		{"POST", "/2/verify", a.verify},
 		{"GET", "/2/admissions", a.admissions},

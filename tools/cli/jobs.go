@@ -182,7 +182,7 @@ func (a *app) watchCommand() *cobra.Command {
 func (a *app) cancelCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "cancel ID",
-		Short:   "Cancel a job that has not begun",
+		Short:   "Cancel a job that has not changed anything yet",
 		Example: "  gnt-job cancel 17",
 		Args:    exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

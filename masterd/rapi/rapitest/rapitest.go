@@ -18,6 +18,7 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/internal/paths"
+	"rolekey/masterd/jobs"
 	"rolekey/masterd/rapi"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
@@ -150,19 +151,33 @@ func (b *Backend) try(kind string, body any) (state.Result, error) {
 	return b.lab.Try(kind, body)
 }
 
-// Cancel implements rapi.Backend.
+// Cancel implements rapi.Backend. A job that is queued is canceled at once;
+// what becomes of another one is up to the test.
 func (b *Backend) Cancel(_ context.Context, id int64, _, _ string) error {
 	s, err := b.State()
-	if j := s.Jobs[id]; err == nil && j != nil && j.Status != state.JobQueued {
-		return cluster.Errorf(cluster.CodeConflict, "job %d has begun", id)
+	if err != nil {
+		return err
 	}
-	_, err = b.try(state.KindJobUpdate, state.JobUpdate{ID: id, Status: state.JobCanceled})
+	if err := jobs.Cancelable(s, id); err != nil {
+		return err
+	}
+	update := jobs.CancelingUpdate(id)
+	if s.Jobs[id].Status == state.JobQueued {
+		update.Status = state.JobCanceled
+	}
+	_, err = b.try(state.KindJobUpdate, update)
 	return err
 }
 
 // DrainQueue implements rapi.Backend.
 func (b *Backend) DrainQueue(_ context.Context, drained bool, _, _ string) error {
 	_, err := b.try(state.KindClusterChange, state.ClusterChange{QueueDrained: &drained})
+	return err
+}
+
+// Archive implements rapi.Backend.
+func (b *Backend) Archive(_ context.Context, ids []int64, _, _ string) error {
+	_, err := b.try(state.KindJobArchive, state.JobArchive{IDs: ids})
 	return err
 }
 

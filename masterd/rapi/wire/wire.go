@@ -189,6 +189,20 @@ type WaitReply struct {
 	LogEntries []LogEntry        `json:"log_entries"`
 }
 
+// Archive is the body of a request to forget jobs that have ended: those with
+// these numbers, or else all that ended so long ago.
+type Archive struct {
+	IDs        []int64 `json:"ids"`
+	AgeSeconds *int64  `json:"age_seconds"`
+}
+
+// Archived says what a request to forget jobs has done.
+type Archived struct {
+	Archived []int64 `json:"archived"`
+	Active   []int64 `json:"active"`  // have not ended, and stay
+	Unknown  []int64 `json:"unknown"` // do not exist
+}
+
 // NodeModify is the body of a request to modify a node: Ganeti's
 // OpNodeSetParams. What is null stays.
 type NodeModify struct {
