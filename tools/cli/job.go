@@ -49,6 +49,7 @@ func (j *jobState) ended() bool {
 type follower struct {
 	line     func(wire.LogEntry)
 	progress func(wire.Progress)
+	news     func(*jobState) // after the others; nil: nobody asks
 }
 
 // A job outlives its master. While a new one is elected, or the daemon starts
@@ -112,6 +113,9 @@ func (a *app) await(ctx context.Context, id int64, f follower) (jobState, error)
 		for ; shown < len(state.progress); shown++ {
 			f.progress(state.progress[shown])
 		}
+		if f.news != nil {
+			f.news(&state)
+		}
 		if state.ended() {
 			return state, nil
 		}
@@ -119,10 +123,34 @@ func (a *app) await(ctx context.Context, id int64, f follower) (jobState, error)
 }
 
 // notes tells people what a job says, on standard error.
-func (a *app) notes() follower {
+func (a *app) notes(id int64) follower { return follow(newScreen(a.err), id) }
+
+// follow shows what a job says. On a terminal its progress is one line, which
+// is written again until the job has ended.
+func follow(s *screen, id int64) follower {
 	return follower{
-		line:     func(l wire.LogEntry) { a.note("%s %s", ctime(l.Time), l.Text) },
-		progress: func(p wire.Progress) { a.note("%s", p.Text) },
+		line: func(l wire.LogEntry) { s.line(ctime(l.Time) + " " + l.Text) },
+		progress: func(p wire.Progress) {
+			if !s.live() {
+				s.line(p.Text)
+			}
+		},
+		news: func(j *jobState) {
+			text := ""
+			if n := len(j.progress); n > 0 {
+				text = j.progress[n-1].Text
+			}
+			switch {
+			case !j.ended() && text == "":
+				s.now(fmt.Sprintf("Job %d: %s", id, j.status))
+			case !j.ended():
+				s.now(fmt.Sprintf("Job %d: %s: %s", id, j.status, text))
+			case s.live() && text != "":
+				s.line(text)
+			default:
+				s.clear()
+			}
+		},
 	}
 }
 
@@ -170,7 +198,7 @@ func (a *app) change(ctx context.Context, s submission, verb, path string, body 
 	case s.printID:
 		fmt.Fprintln(a.out, id)
 	}
-	if state, err = a.await(ctx, id, a.notes()); err != nil {
+	if state, err = a.await(ctx, id, a.notes(id)); err != nil {
 		return id, state, false, err
 	}
 	err = state.failure(id)

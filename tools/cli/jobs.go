@@ -2,16 +2,13 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"rolekey/cluster"
 	"rolekey/masterd/query"
 	"rolekey/masterd/rapi/wire"
 )
@@ -20,10 +17,13 @@ import (
 func Job(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "gnt-job",
-		Short:   "Look at jobs",
-		Example: "  gnt-job list\n  gnt-job info 17 --json",
+		Short:   "Look at jobs, wait for them, end them",
+		Example: "  gnt-job list --running\n  gnt-job info 17 --json",
 	}
-	cmd.AddCommand(a.listJobsCommand(), listFieldsCommand(a, query.Jobs, "job"), a.jobInfoCommand(), a.watchCommand(), a.cancelCommand())
+	cmd.AddCommand(
+		a.listJobsCommand(), listFieldsCommand(a, query.Jobs, "job"), a.jobInfoCommand(), a.watchCommand(), a.waitCommand(),
+		a.cancelCommand(), a.archiveCommand(), a.autoarchiveCommand(),
+	)
 	return cmd
 }
 
@@ -147,63 +147,4 @@ func (r jobReport) items() []item {
 		missing = append(missing, fmt.Sprintf("%s: RPC trust ends: %s; SSH trust ends: %s", u.Node, bound(u.RPCUntil), bound(u.SSHUntil)))
 	}
 	return append(out, item{"Opcodes", ops}, item{"Log", log}, item{"Progress", progress}, item{"Unreachable", missing})
-}
-
-func (a *app) watchCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "watch ID",
-		Aliases: []string{"wait"},
-		Short:   "Follow a job until it has ended, and exit as it did",
-		Example: "  gnt-job watch 17",
-		Args:    exactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := jobID(args[0])
-			if err != nil {
-				return err
-			}
-			state, err := a.await(cmd.Context(), id, follower{
-				line:     func(l wire.LogEntry) { fmt.Fprintf(a.out, "%s %s\n", ctime(l.Time), l.Text) },
-				progress: func(p wire.Progress) { fmt.Fprintln(a.out, p.Text) },
-			})
-			if errors.Is(err, &cluster.Error{Code: cluster.CodeNotFound}) {
-				return noJob(id)
-			}
-			if err == nil {
-				err = state.failure(id)
-			}
-			if err == nil {
-				err = a.pending(state.unreachable)
-			}
-			return err
-		},
-	}
-}
-
-func (a *app) cancelCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "cancel ID",
-		Short:   "Cancel a job that has not changed anything yet",
-		Example: "  gnt-job cancel 17",
-		Args:    exactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := jobID(args[0])
-			if err != nil {
-				return err
-			}
-			var answer [2]json.RawMessage
-			if err := a.client.call(cmd.Context(), http.MethodDelete, fmt.Sprintf("/2/jobs/%d", id), nil, &answer); err != nil {
-				return err
-			}
-			var ok bool
-			var text string
-			if err := errors.Join(json.Unmarshal(answer[0], &ok), json.Unmarshal(answer[1], &text)); err != nil {
-				return fmt.Errorf("read the master daemon's answer: %w", err)
-			}
-			if !ok {
-				return &exitError{ExitFailed, text}
-			}
-			a.note("%s", text)
-			return nil
-		},
-	}
 }

@@ -153,7 +153,7 @@ func cellText(c query.Cell, verbose bool) string {
 		return mark[0]
 	}
 	if c.Text != "" {
-		return c.Text
+		return printable(c.Text)
 	}
 	switch v := c.Value.(type) {
 	case bool:
@@ -164,13 +164,13 @@ func cellText(c query.Cell, verbose bool) string {
 	case time.Time:
 		return when(v)
 	case []string:
-		return strings.Join(v, ",")
+		return printable(strings.Join(v, ","))
 	case map[string]any:
 		if b, err := json.Marshal(v); err == nil {
 			return string(b)
 		}
 	}
-	return strings.ReplaceAll(fmt.Sprint(c.Value), "\n", " ")
+	return strings.ReplaceAll(printable(fmt.Sprint(c.Value)), "\n", " ")
 }
 
 // printObjects prints objects with their fields in the order of the fields.
