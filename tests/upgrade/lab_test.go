@@ -155,7 +155,7 @@ func (c *lab) release(node, bin string) {
 // configure adds, or takes away, what only the new build reads: its metrics
 // would all be on one port of this machine.
 func (c *lab) configure(path string, isNew bool) error {
-	const line = "# new build\n"
+	const line = "metrics_address = \"\"\n"
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err

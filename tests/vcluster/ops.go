@@ -83,7 +83,7 @@ func idle(st *state.State) error {
 	return nil
 }
 
-// Change is what gnt-node modify asks for.
+// Change is what gnt-node modify asks for, or gnt-cluster modify.
 type Change struct {
 	ID              string `json:"OP_ID"`
 	Node            string `json:"node_name"`
@@ -92,6 +92,7 @@ type Change struct {
 	Offline         *bool  `json:"offline,omitempty"`
 	AutoPromote     bool   `json:"auto_promote,omitempty"`
 	Force           bool   `json:"force,omitempty"`
+	Pool            int    `json:"candidate_pool_size,omitempty"`
 }
 
 // Candidate is the change that promotes or demotes a node; others are promoted
