@@ -121,7 +121,7 @@ func (d *Daemon) Admit(ctx context.Context, spec rapi.AdmitSpec) (rapi.AdmitResu
 	if err := m.Ready(); err != nil {
 		return rapi.AdmitResult{}, err
 	}
-	rec, seed, err := pki.NewRecord(pki.RecordSpec{Name: spec.Name, Addresses: spec.Addresses, TTL: spec.TTL, Actor: spec.Actor}, d.cfg.Now())
+	rec, seed, err := pki.NewRecord(spec.Record(), d.cfg.Now())
 	if err != nil {
 		return rapi.AdmitResult{}, err
 	}

@@ -36,6 +36,31 @@ type Record struct {
 	Bound     cluster.Digest    `json:"bound,omitzero"` // pin of the node's identity key
 	Node      cluster.NodeID    `json:"node"`           // the UUID that the node will have
 	Actor     string            `json:"actor"`          // who asked for it
+
+	Wishes // from feature level 2 on
+}
+
+// Wishes are what the administrator said of the node that is to join, beyond
+// its name. It does not say these things itself; what is unset is up to it.
+type Wishes struct {
+	Secondary     netip.Addr `json:"secondary,omitzero"` // its second address
+	SSHPort       uint16     `json:"ssh_port,omitempty"`
+	MasterCapable *bool      `json:"master_capable,omitempty"`
+	VMCapable     *bool      `json:"vm_capable,omitempty"`
+}
+
+// Any reports whether something was said.
+func (w Wishes) Any() bool { return w != Wishes{} }
+
+// Apply returns the addresses and ports of a node by what was said.
+func (w Wishes) Apply(addrs []netip.Addr, ports cluster.Ports) ([]netip.Addr, cluster.Ports) {
+	if w.Secondary.IsValid() && !slices.Contains(addrs, w.Secondary) && len(addrs) > 0 {
+		addrs = slices.Insert(slices.Clone(addrs), 1, w.Secondary)
+	}
+	if w.SSHPort != 0 {
+		ports.SSH = w.SSHPort
+	}
+	return addrs, ports
 }
 
 // RecordSpec says what to admit.
@@ -45,6 +70,7 @@ type RecordSpec struct {
 	Node      cluster.NodeID // of a node that is added again; zero: a new UUID
 	TTL       time.Duration  // zero: DefaultTTL
 	Actor     string
+	Wishes
 }
 
 // NewRecord makes an open record, and the seed for its admission string. The
@@ -61,6 +87,7 @@ func NewRecord(spec RecordSpec, now time.Time) (Record, cluster.Secret, error) {
 	r := Record{
 		ID: cluster.NewUUID(), Name: spec.Name, Addresses: slices.Clone(spec.Addresses), PublicKey: pub,
 		Created: created, Expires: created.Add(ttl), State: RecordOpen, Node: spec.Node, Actor: spec.Actor,
+		Wishes: spec.Wishes,
 	}
 	if r.Node.IsZero() {
 		r.Node = cluster.NewUUID()
@@ -88,6 +115,11 @@ func (r Record) validate() error {
 	}
 	if err := checkAddresses(r.Addresses); err != nil {
 		return err
+	}
+	if r.Secondary.IsValid() {
+		if err := checkAddresses([]netip.Addr{r.Secondary}); err != nil {
+			return err
+		}
 	}
 	if ttl := r.Expires.Sub(r.Created); ttl < MinTTL || ttl > MaxTTL {
 		return fmt.Errorf("life of %s, want %s to %s", ttl, MinTTL, MaxTTL)
@@ -152,8 +184,11 @@ func (r Record) Check(now time.Time, name cluster.Name, remote netip.Addr, key c
 
 // allows reports whether a request may come from remote. A listener for both
 // families reports IPv4 peers as IPv6.
-func (r Record) allows(remote netip.Addr) bool {
-	return len(r.Addresses) == 0 || slices.Contains(r.Addresses, remote.Unmap().WithZone(""))
+func (r Record) allows(remote netip.Addr) bool { return r.Allows(remote.Unmap().WithZone("")) }
+
+// Allows reports whether the node may have an address.
+func (r Record) Allows(a netip.Addr) bool {
+	return len(r.Addresses) == 0 || a.IsValid() && a == r.Secondary || slices.Contains(r.Addresses, a)
 }
 
 func (r Record) used(format string, args ...any) error {

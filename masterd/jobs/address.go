@@ -3,7 +3,6 @@ package jobs
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -251,9 +250,8 @@ func (r *run) relocate(ctx context.Context, n *state.Node, change state.NodeAddr
 		change.Job = u
 		return state.KindNodeAddress, change
 	})
-	var coded *cluster.Error
-	if errors.As(err, &coded) && coded.Code == cluster.CodeConflict {
-		return nil, prereq(roles.WrongState, "%s", coded.Message) // another change came first
+	if err != nil {
+		return nil, asPrereq(err)
 	}
-	return result, err
+	return result, nil
 }

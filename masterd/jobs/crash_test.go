@@ -163,6 +163,12 @@ func TestG7MasterDiesAtAnyPoint(t *testing.T) {
 			}
 			return nil
 		}},
+		"readd": {[]string{readd(3)}, func(w *world) error {
+			if n := w.node(3); n.Flags.MasterCandidate || !n.Flags.Offline {
+				return errors.New("the old life keeps its role")
+			}
+			return nil
+		}},
 		"rename and move": {[]string{rename(2, "web.lab.test"), modify(4, `"secondary_ip":"10.78.0.4"`)}, func(w *world) error {
 			if w.node(2).Name != "web.lab.test" || len(w.node(4).Addresses) != 2 {
 				return errors.New("not renamed or not moved")

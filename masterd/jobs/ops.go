@@ -36,6 +36,7 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpNodeRemove:    nodeRemove,
 	OpClusterVerify: clusterVerify,
 	OpNodeRekey:     nodeRekey,
+	OpNodeReadd:     nodeReadd,
 	OpNodeRename:    nodeRename,
 	OpTagsSet:       tagsSet,
 	OpTagsDel:       tagsDel,

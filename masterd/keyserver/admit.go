@@ -118,10 +118,20 @@ func (s *Server) prepare(call Call, body rpc.AdmitBody) (state.NodeAdmit, error)
 	}
 	a := state.NodeAdmit{
 		Record: body.Record, Remote: call.Remote, Node: rec.Node, Incarnation: st.NextIncarnation(rec.Node),
-		Name: body.Name, Addresses: body.Addresses, Ports: body.Ports, HostKeys: body.HostKeys,
-		Server: server.Pin, Identity: identity.Pin, MasterCapable: true, VMCapable: true,
+		Name: body.Name, HostKeys: body.HostKeys, Server: server.Pin, Identity: identity.Pin, MasterCapable: true, VMCapable: true,
 	}
-	if n := st.Node(rec.Node); n != nil && rec.State == pki.RecordBound {
+	a.Addresses, a.Ports = rec.Apply(body.Addresses, body.Ports)
+	n := st.Node(rec.Node)
+	if n != nil { // what it could be in its former life, it can be in the next
+		a.MasterCapable, a.VMCapable = n.Flags.MasterCapable, n.Flags.VMCapable
+	}
+	if rec.MasterCapable != nil {
+		a.MasterCapable = *rec.MasterCapable
+	}
+	if rec.VMCapable != nil {
+		a.VMCapable = *rec.VMCapable
+	}
+	if n != nil && rec.State == pki.RecordBound {
 		a.Incarnation, a.ServerCert, a.IdentityCert = n.Incarnation, n.Certs.Server, n.Certs.Identity
 		return a, nil
 	}

@@ -214,6 +214,65 @@ func TestReaddition(t *testing.T) {
 	}
 }
 
+// TestWishes: what the administrator said of a node holds, whatever it says
+// itself; what a node added again could be before, it can be again.
+func TestWishes(t *testing.T) {
+	o := newOffice(t)
+	o.lab.Do(state.KindFeatureLevel, state.FeatureLevel{Level: 2})
+	second := statetest.Addr(99)
+	said := pki.Wishes{Secondary: second, SSHPort: 2222, MasterCapable: new(false), VMCapable: new(false)}
+	former := newcomerOf(t, o, 2, pki.RecordSpec{Addresses: []netip.Addr{statetest.Addr(2)}, Wishes: said})
+	former.body.Addresses = append(former.body.Addresses, statetest.Addr(98))
+	if _, err := former.admit(); cluster.CodeOf(err) != cluster.CodeTokenNodeMismatch {
+		t.Errorf("an address that was not said: %v", err)
+	}
+	former.body.Addresses = former.body.Addresses[:1]
+	reply := former.mustAdmit()
+	got := former.node()
+	if !slices.Equal(got.Addresses, []netip.Addr{statetest.Addr(2), second}) || got.Ports.SSH != 2222 || got.Flags.MasterCapable || got.Flags.VMCapable {
+		t.Errorf("node %+v", got)
+	}
+	cert, err := pki.ParseCertDER(reply.Server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := pki.Identify(cert); err != nil || !slices.Equal(id.Addresses, got.Addresses) {
+		t.Errorf("the certificate is for %v: %v", id.Addresses, err)
+	}
+	again := newcomerOf(t, o, 2, pki.RecordSpec{Node: former.rec.Node, Wishes: pki.Wishes{VMCapable: new(true)}})
+	again.mustAdmit()
+	if f := again.node().Flags; f.MasterCapable || !f.VMCapable {
+		t.Errorf("flags %+v", f)
+	}
+}
+
+// TestReadditionOfACandidate: its role must have been taken away before.
+func TestReadditionOfACandidate(t *testing.T) {
+	o := newOffice(t)
+	o.lab.Do(state.KindFeatureLevel, state.FeatureLevel{Level: 2})
+	former := newcomerOf(t, o, 2, pki.RecordSpec{})
+	former.mustAdmit()
+	n := newcomerOf(t, o, 2, pki.RecordSpec{Node: former.rec.Node})
+	keys := statetest.Keys(2, 7)
+	promote := state.NodeChange{Node: former.rec.Node, Flags: &state.FlagPatch{MasterCandidate: new(true)}, Keys: &keys, Candidate: statetest.Cert(2, 7)}
+	o.lab.Do(state.KindNodeChange, promote)
+	if _, err := n.admit(); cluster.CodeOf(err) != cluster.CodeConflict {
+		t.Errorf("a string from before the promotion: %v", err)
+	}
+	rec, _, err := pki.NewRecord(pki.RecordSpec{Name: n.rec.Name, Node: n.rec.Node}, o.lab.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.lab.Try(state.KindAdmissionCreate, state.AdmissionCreate{Record: rec}); cluster.CodeOf(err) != cluster.CodeConflict {
+		t.Errorf("a string for a candidate: %v", err)
+	}
+	o.lab.Do(state.KindNodeChange, state.NodeChange{Node: former.rec.Node, Flags: &state.FlagPatch{MasterCandidate: new(false), Offline: new(true)}})
+	n.mustAdmit()
+	if f := n.node().Flags; f.Offline || f.Drained || n.node().WasCandidate {
+		t.Errorf("flags %+v", f)
+	}
+}
+
 func TestIntroduction(t *testing.T) {
 	n := newcomerOf(t, newOffice(t), 2, pki.RecordSpec{})
 	for _, raw := range []json.RawMessage{nil, json.RawMessage("null")} {

@@ -132,6 +132,7 @@ func newcomerOf(t *testing.T, o *office, i int, spec pki.RecordSpec) *newcomer {
 	n.body = rpc.AdmitBody{
 		Record: rec.ID, Name: spec.Name, Addresses: []netip.Addr{statetest.Addr(i)}, Ports: cluster.DefaultPorts,
 		Server: csr(t, n.server), Identity: csr(t, n.identity), HostKeys: []cluster.SSHKey{statetest.SSHKey(i, "host")},
+		Features: cluster.FeatureLevel,
 	}
 	return n
 }

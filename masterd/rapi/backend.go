@@ -49,8 +49,15 @@ type AdmitSpec struct {
 	Name      cluster.Name
 	Addresses []netip.Addr // where it may come from; none: anywhere
 	TTL       time.Duration
+	Node      cluster.NodeID // of a node that is added again; zero: a new one
 	Actor     string
 	Request   string
+	pki.Wishes
+}
+
+// Record says which admission record is wanted.
+func (s AdmitSpec) Record() pki.RecordSpec {
+	return pki.RecordSpec{Name: s.Name, Addresses: s.Addresses, Node: s.Node, TTL: s.TTL, Actor: s.Actor, Wishes: s.Wishes}
 }
 
 // AdmitResult is an admission string and its record.

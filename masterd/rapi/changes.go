@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/gorilla/mux"
 
@@ -172,52 +171,4 @@ func (a *api) verify(r *http.Request) (any, error) {
 		}
 	}
 	return a.submit(r, opcode{ID: "OP_CLUSTER_VERIFY", Verify: &v}, "CLUSTER_VERIFY")
-}
-
-func (a *api) admissions(*http.Request) (any, error) {
-	s, err := a.b.State()
-	if err != nil {
-		return nil, err
-	}
-	list := []wire.Admission{}
-	for _, rec := range s.LiveAdmissions(a.now()) {
-		list = append(list, admissionObject(rec))
-	}
-	return list, nil
-}
-
-func (a *api) admit(r *http.Request) (any, error) {
-	var body wire.Admit
-	if err := decode(r, &body); err != nil {
-		return nil, err
-	}
-	if body.TTLSeconds < 0 || body.TTLSeconds > int64(maxTTL/time.Second) {
-		return nil, badRequest(fmt.Sprintf("The life of an admission string is at most %s", maxTTL))
-	}
-	if err := a.b.Ready(); err != nil {
-		return nil, err
-	}
-	s, err := a.b.State()
-	if err != nil {
-		return nil, err
-	}
-	res, err := a.b.Admit(r.Context(), AdmitSpec{
-		Name: body.Name, Addresses: body.Addresses, TTL: time.Duration(body.TTLSeconds) * time.Second,
-		Actor: actor(r), Request: requestID(),
-	})
-	if err != nil {
-		return nil, a.outOfOffice(err)
-	}
-	return wire.Admitted{Token: res.Token.Encode(), Admission: admissionObject(res.Record), Outlook: outlook(s, body.Name)}, nil
-}
-
-func (a *api) revoke(r *http.Request) (any, error) {
-	id, err := cluster.ParseUUID(mux.Vars(r)["id"])
-	if err != nil {
-		return nil, errNotFound
-	}
-	if err := a.b.Ready(); err != nil {
-		return nil, err
-	}
-	return nil, a.outOfOffice(a.b.RevokeAdmission(r.Context(), id, actor(r), requestID()))
 }

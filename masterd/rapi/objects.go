@@ -156,15 +156,24 @@ func admissionObject(r pki.Record) wire.Admission {
 	return wire.Admission{
 		ID: r.ID, Name: r.Name, Node: r.Node, Addresses: append([]netip.Addr{}, r.Addresses...), State: string(r.State),
 		Created: r.Created, Expires: r.Expires, Actor: r.Actor,
+		MasterCapable: r.MasterCapable, VMCapable: r.VMCapable, SecondaryIP: r.Secondary, SSHPort: r.SSHPort,
 	}
 }
 
 // outlook says how many candidates there will be when the node has joined: it
-// becomes one if the pool has room.
-func outlook(s *state.State, joining cluster.Name) wire.VoterOutlook {
+// becomes one if it may and the pool has room.
+func outlook(s *state.State, joining wire.Admit) wire.VoterOutlook {
 	n := len(s.Candidates())
-	if old := s.NodeByName(joining); (old == nil || !old.Flags.MasterCandidate) && n < s.Params.CandidatePoolSize {
+	capable := joining.MasterCapable
+	old := s.NodeByName(joining.Name)
+	if capable == nil && old != nil {
+		capable = &old.Flags.MasterCapable
+	}
+	if (old == nil || !old.Flags.MasterCandidate) && (capable == nil || *capable) && n < s.Params.CandidatePoolSize {
 		n++
 	}
-	return wire.VoterOutlook{Candidates: n, Voters: names(s, s.Voters()), Recovery: len(s.Recovery.Keys) > 0}
+	return wire.VoterOutlook{
+		Candidates: n, Voters: names(s, s.Voters()), Recovery: len(s.Recovery.Keys) > 0,
+		LeaseSeconds: s.Params.LeaseSeconds, Policy: s.Params.Policy,
+	}
 }

@@ -67,6 +67,7 @@ func (a *api) routes() []route {
 		{"PUT", node + "/role", a.setRole},
 		{"POST", node + "/modify", a.modify},
 		{"POST", node + "/rename", a.rename},
+		{"POST", node + "/readd", a.readd},
 		{"GET", node + "/tags", a.nodeTags},
 		{"PUT", node + "/tags", a.changeNodeTags},
 		{"DELETE", node + "/tags", a.changeNodeTags},

@@ -15,8 +15,10 @@ func (c *AdmissionCreate) apply(d *draft) error {
 		return badFormat("admission record: times must be UTC, in whole milliseconds")
 	}
 	if n := d.NodeByName(r.Name); n != nil && n.UUID != r.Node {
-		return cluster.Errorf(cluster.CodeAlreadyExists, "Node %s is already in the configuration", r.Name).
-			WithHint("If the machine was set up again, remove it first: gnt-node remove %s", r.Name)
+		return inUse(r.Name)
+	}
+	if err := d.mayReadd(r.Node, r.Name); err != nil {
+		return err
 	}
 	table := maps.Clone(d.Admissions)
 	superseded, err := table.Add(r, d.now)
@@ -27,6 +29,29 @@ func (c *AdmissionCreate) apply(d *draft) error {
 		return err
 	}
 	d.Admissions, d.res.Superseded, d.res.Node = table, superseded, r.Node
+	return nil
+}
+
+func inUse(name cluster.Name) error {
+	return cluster.Errorf(cluster.CodeAlreadyExists, "Node %s is already in the configuration", name).
+		WithHint("If the machine was set up again: gnt-node add --readd %s", name)
+}
+
+// mayReadd refuses a new life of a node whose old one has power: that is taken
+// away first, and by itself, so that it does not depend on the new one.
+func (d *draft) mayReadd(id cluster.NodeID, name cluster.Name) error {
+	n := d.Nodes[id]
+	switch {
+	case n == nil || d.FeatureLevel < LevelSettings:
+		return nil
+	case id == d.Master:
+		return conflict("Cannot readd the master node")
+	case n.Name != name:
+		return conflict("node %s is called %s now", name, n.Name)
+	case n.Flags.MasterCandidate:
+		return conflict("node %s is a master candidate, and loses that role before it is added again", n.Name).
+			WithHint("gnt-node add --readd %s takes it away first", n.Name)
+	}
 	return nil
 }
 
@@ -104,7 +129,7 @@ func (c *NodeAdmit) apply(d *draft) error {
 // themselves; a cluster on one machine has no other.
 func (c *NodeAdmit) checkAddresses(r pki.Record) error {
 	for _, a := range c.Addresses {
-		if len(r.Addresses) > 0 && !slices.Contains(r.Addresses, a) {
+		if !r.Allows(a) {
 			return cluster.Errorf(cluster.CodeTokenNodeMismatch, "this admission string is bound to addresses %v; node %s claims %s", r.Addresses, c.Name, a).
 				WithHint("Join with these addresses, or make a string with the right ones: gnt-node add %s --address ADDRESS", c.Name)
 		}
@@ -127,6 +152,9 @@ func (d *draft) admit(c *NodeAdmit, old *Node) error {
 	}
 	if want := d.nextIncarnation(c.Node); c.Incarnation != want {
 		return conflict("node %s: incarnation %d, want %d", c.Name, c.Incarnation, want)
+	}
+	if err := d.mayReadd(c.Node, c.Name); err != nil {
+		return err
 	}
 	if old != nil {
 		if old.UUID == d.Master {

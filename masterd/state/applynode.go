@@ -94,8 +94,7 @@ func (d *draft) checkUnique(n *Node) error {
 			continue
 		}
 		if other.Name == n.Name {
-			return cluster.Errorf(cluster.CodeAlreadyExists, "Node %s is already in the configuration", n.Name).
-				WithHint("If the machine was set up again, remove it first: gnt-node remove %s", n.Name)
+			return inUse(n.Name)
 		}
 		for _, a := range n.Addresses {
 			if slices.Contains(other.Addresses, a) {

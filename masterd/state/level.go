@@ -39,6 +39,13 @@ func (s *State) MaxTags() int {
 
 func (c *ClusterChange) level() int { return LevelSettings }
 
+func (c *AdmissionCreate) level() int {
+	if c.Record.Any() {
+		return LevelSettings
+	}
+	return 1
+}
+
 func (c *ParamsChange) level() int {
 	if c.Params.MasterAddress != nil || c.Params.NoMasterAddress {
 		return LevelSettings

@@ -221,7 +221,7 @@ func TestAddPrintsOnlyTheString(t *testing.T) {
 	if strings.Contains(r.err, strings.TrimSpace(r.out)) || !strings.Contains(r.err, "noded join -") || !strings.Contains(r.err, " +0100.\n") {
 		t.Errorf("stderr: %q", r.err)
 	}
-	if !strings.Contains(r.err, "Warning: with two candidates only one votes, at present node1.lab.test.\n") || !strings.Contains(r.err, "it takes the recovery key") {
+	if !strings.Contains(r.err, "Warning: with two master candidates only one votes, at present node1.lab.test.\n") || !strings.Contains(r.err, "it takes the recovery key") {
 		t.Errorf("no warning of two candidates: %q", r.err)
 	}
 	var a struct {
@@ -232,10 +232,53 @@ func TestAddPrintsOnlyTheString(t *testing.T) {
 	if _, err := pki.ParseToken(a.Token); err != nil || a.Name != "node2.lab.test" || !strings.HasSuffix(a.Expires, "Z") {
 		t.Errorf("%v: %+v", err, a)
 	}
-	m.fail(ExitFailed, "error type: already_exists", Node, "add", "node1.lab.test")
+	m.fail(ExitFailed, "Node node1 already in the cluster (as node1.lab.test) - please retry with '--readd'\n", Node, "add", "node1")
 	m.fail(ExitFailed, "host name", Node, "add", "Node2")
 	m.fail(ExitFailed, "want whole seconds", Node, "add", "node3", "--ttl", "1ms")
 	m.fail(ExitFailed, "address", Node, "add", "node3", "--address", "nowhere")
+}
+
+func TestAddWithWishes(t *testing.T) {
+	m := master(t, 1)
+	m.fail(ExitFailed, "it needs feature level 2", Node, "add", "--vm-capable=no", "node2.lab.test")
+	m.b.Do(state.KindFeatureLevel, state.FeatureLevel{Level: 2})
+	m.want(Node, "add", "-s", "10.78.0.2", "--node-parameters", "ssh_port=2222", "--master-capable=no", "--vm-capable=no", "node2.lab.test")
+	s, _ := m.b.State()
+	rec := s.LiveAdmissions(m.b.Now())[0]
+	if rec.Secondary.String() != "10.78.0.2" || rec.SSHPort != 2222 || *rec.MasterCapable || *rec.VMCapable {
+		t.Errorf("%+v", rec)
+	}
+	if r := m.run(Node, "add", "--master-capable=no", "node2.lab.test"); strings.Contains(r.err, "Warning") {
+		t.Errorf("it cannot become a candidate: %s", r.err)
+	}
+}
+
+func TestReadd(t *testing.T) {
+	m := threeNodes(t)
+	m.b.Do(state.KindFeatureLevel, state.FeatureLevel{Level: 2})
+	m.fail(ExitFailed, "Node node9 not in the cluster - please retry without '--readd'\n", Node, "add", "--readd", "node9")
+	m.fail(ExitFailed, "Node node1 is the master, cannot readd\n", Node, "add", "--readd", "node1")
+	m.fail(ExitFailed, "Node node2 already in the cluster (as node2.lab.test) - please retry with '--readd'\n", Node, "add", "node2")
+	var op map[string]any
+	m.b.OnSubmit = func(id int64, o map[string]any) {
+		op = o
+		m.b.Do(state.KindNodeChange, state.NodeChange{Node: statetest.ID(2), Flags: &state.FlagPatch{MasterCandidate: new(false), Offline: new(true)}})
+		u := succeeds(`[["master_candidate","False"]]`)
+		u.ID, u.Unreachable = id, &[]state.Unreachable{{Node: "node2.lab.test"}}
+		m.b.Do(state.KindJobUpdate, u)
+	}
+	r := m.run(Node, "add", "--readd", "node2")
+	token, err := pki.ParseToken(strings.TrimSuffix(r.out, "\n"))
+	if err != nil || r.code != ExitPending || token.Fields().Name != "node2.lab.test" || !strings.Contains(r.err, "noded leave --yes") {
+		t.Fatalf("%v: %+v", err, r)
+	}
+	if fmt.Sprint(op) != "map[OP_ID:OP_NODE_READD node_name:node2.lab.test]" {
+		t.Errorf("opcode: %v", op)
+	}
+	s, _ := m.b.State()
+	if rec := s.LiveAdmissions(m.b.Now())[0]; rec.Node != statetest.ID(2) {
+		t.Errorf("the string is for node %s", rec.Node)
+	}
 }
 
 // With three candidates nothing is to be warned of.

@@ -183,7 +183,7 @@ func (b *Backend) Archive(_ context.Context, ids []int64, _, _ string) error {
 
 // Admit implements rapi.Backend.
 func (b *Backend) Admit(_ context.Context, spec rapi.AdmitSpec) (rapi.AdmitResult, error) {
-	rec, seed, err := pki.NewRecord(pki.RecordSpec{Name: spec.Name, Addresses: spec.Addresses, TTL: spec.TTL, Actor: spec.Actor}, b.Now())
+	rec, seed, err := pki.NewRecord(spec.Record(), b.Now())
 	if err != nil {
 		return rapi.AdmitResult{}, err
 	}

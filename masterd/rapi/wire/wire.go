@@ -254,6 +254,12 @@ type Admit struct {
 	Name       cluster.Name `json:"name"`
 	Addresses  []netip.Addr `json:"addresses"`
 	TTLSeconds int64        `json:"ttl_seconds"` // 0: the default
+
+	Readd         bool        `json:"readd,omitempty"` // of a node that is in the cluster
+	MasterCapable *bool       `json:"master_capable,omitempty"`
+	VMCapable     *bool       `json:"vm_capable,omitempty"`
+	SecondaryIP   *netip.Addr `json:"secondary_ip,omitempty"`
+	SSHPort       uint16      `json:"ssh_port,omitempty"`
 }
 
 // Admitted carries an admission string, which is shown once.
@@ -268,6 +274,9 @@ type VoterOutlook struct {
 	Candidates int            `json:"candidates"` // when the node has joined
 	Voters     []cluster.Name `json:"voters"`     // now
 	Recovery   bool           `json:"recovery"`   // a recovery key exists
+
+	LeaseSeconds uint32         `json:"lease_seconds"`
+	Policy       cluster.Policy `json:"policy"`
 }
 
 // Admission is an admission record.
@@ -280,4 +289,10 @@ type Admission struct {
 	Created   time.Time      `json:"created"`
 	Expires   time.Time      `json:"expires"`
 	Actor     string         `json:"actor"`
+
+	// What the administrator said of the node; absent: it is up to the node.
+	MasterCapable *bool      `json:"master_capable,omitempty"`
+	VMCapable     *bool      `json:"vm_capable,omitempty"`
+	SecondaryIP   netip.Addr `json:"secondary_ip,omitzero"`
+	SSHPort       uint16     `json:"ssh_port,omitempty"`
 }
