@@ -61,22 +61,11 @@ func (r *run) commitCluster(ctx context.Context, kind string, left *resume, body
 	if r.dry {
 		return r.rehearseCluster(kind, left, body(nil))
 	}
-	data, err := json.Marshal(left)
-	if err != nil {
-		return nil, err
-	}
-	step := stepCommitted
-	u := r.update
-	u.Status, u.Step, u.Data = state.JobRunning, &step, data
-	spread, err := r.c.Change(ctx, kind, body(&u), r.job.Actor, r.job.RequestID)
+	result, err := r.enact(ctx, left, func(u *state.JobUpdate) (string, any) { return kind, body(u) })
 	if err != nil {
 		return nil, asPrereq(err)
 	}
-	r.drained()
-	if spread.All > 0 { // else the map stays as it is
-		r.report(spread)
-	}
-	return r.after(ctx, left)
+	return result, nil
 }
 
 // rehearseCluster says what a change would do, if it fits.

@@ -346,7 +346,9 @@ func (r *run) enact(ctx context.Context, left *resume, command func(u *state.Job
 		return nil, err
 	}
 	r.drained()
-	r.report(spread)
+	if spread.All > 0 { // else the map says what it said before
+		r.report(spread)
+	}
 	return r.after(ctx, left)
 }
 
