@@ -45,6 +45,7 @@ func TestJoin(t *testing.T) {
 	}
 	_, err = h.join(w.token(h.name))
 	wantCode(t, "another string", err, cluster.CodeConflict)
+	w.mustPush(master) // else it may tell the new node that it knows no such member
 	h.up()
 	if s := h.status(); s.State != "member" || s.Node != reply.Node {
 		t.Errorf("after a restart: %+v", s)
