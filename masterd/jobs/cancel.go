@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"rolekey/cluster"
 	"rolekey/masterd/state"
@@ -25,13 +26,19 @@ func Cancelable(s *state.State, id int64) error {
 	switch j := s.Jobs[id]; {
 	case j == nil:
 		return cluster.Errorf(cluster.CodeNotFound, "Job %d not found", id)
-	case j.Status.Ended() || j.Step != "":
+	case j.Status.Ended() || changedSomething(j):
 		return cluster.Errorf(cluster.CodeConflict, "Job %d is no longer waiting in the queue", id)
 	}
 	return nil
 }
 
-func doomed(j *state.Job) bool { return j.Status == state.JobCanceling && j.Step == "" }
+func doomed(j *state.Job) bool { return j.Status == state.JobCanceling && !changedSomething(j) }
+
+// changedSomething reports whether a job has committed a change: a commit notes
+// the steps that are left, or that its opcode has succeeded.
+func changedSomething(j *state.Job) bool {
+	return j.Step != "" || slices.Contains(j.OpStatus, state.JobSuccess)
+}
 
 // errCanceled ends what is under way of a job that is to end.
 var errCanceled = errors.New("the job is canceled")
@@ -104,5 +111,5 @@ func (r *run) canceling() bool {
 // committed reports whether the opcode under way has made its change.
 func (r *run) committed() bool {
 	j := r.c.State().Jobs[r.job.ID]
-	return j != nil && leftOf(j, r.op) != nil
+	return j != nil && (leftOf(j, r.op) != nil || j.OpStatus[r.op] == state.JobSuccess)
 }

@@ -174,3 +174,35 @@ func TestCancelable(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCancelOfOneCommit: an opcode that leaves nothing to do after its commit is
+// canceled before that, and is not called canceled after it.
+func TestCancelOfOneCommit(t *testing.T) {
+	for at, c := range []struct {
+		status state.JobStatus
+		tags   []string
+	}{{state.JobCanceled, nil}, {state.JobSuccess, []string{"web"}}} {
+		w := newWorld(t, 1, 1)
+		id := w.submit(tagOp(OpTagsSet, "cluster", "", `"tags":["web"]`))
+		calls := 0
+		w.onCall = func(string) {
+			if calls++; calls != at+1 {
+				return
+			}
+			if err := Cancelable(w.State(), id); (err == nil) != (at == 0) {
+				t.Errorf("at call %d: %v", at, err)
+			}
+			w.do(state.KindJobUpdate, CancelingUpdate(id))
+			if at == 1 && doomed(w.job(id)) {
+				t.Error("a job that has changed something is doomed")
+			}
+		}
+		j := w.finish(id)
+		if j.Status != c.status || !slices.Equal(w.State().Cluster.Tags, c.tags) {
+			t.Errorf("canceled at call %d: job is %s, tags %q", at, j.Status, w.State().Cluster.Tags)
+		}
+		if at == 1 && j.OpStatus[0] != state.JobSuccess {
+			t.Errorf("the opcode is %s", j.OpStatus[0])
+		}
+	}
+}
