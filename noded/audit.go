@@ -93,7 +93,12 @@ func (m *member) auditView(ctx context.Context, old, next *candmap.View) {
 		if old.Map != nil {
 			e.Before = mapValues(old)
 			lost, got := difference(candidateNames(old), candidateNames(next))
-			e.Before["candidates_removed"], e.After["candidates_added"] = lost, got
+			if lost != "" {
+				e.Before["candidates_removed"] = lost
+			}
+			if got != "" {
+				e.After["candidates_added"] = got
+			}
 		}
 		m.audit.Write(e)
 	}
