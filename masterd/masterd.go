@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -38,6 +39,7 @@ type Daemon struct {
 	intakes chan struct{} // held by whoever takes what noded says
 	using   chan struct{} // held by a life as a candidate, from before it opens its files to the end, and by who destroys them
 
+	evicted  atomic.Pointer[[]cluster.NodeID] // by local root; nil: noded has said nothing yet
 	fatalErr chan error
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"rolekey/candmap"
@@ -53,6 +54,8 @@ func ordered(req, reply any) (e audit.Event) {
 		e.Target = string(q.Cluster)
 	case *rpc.TrustRequest:
 		e.Target = q.Hash.String()
+	case *rpc.EvictRequest:
+		e.Target, e.After = q.Node, audit.Values{"evicted": strconv.FormatBool(!q.Undo)}
 	}
 	switch r := reply.(type) {
 	case rpc.InitReply:
