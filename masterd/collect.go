@@ -44,18 +44,8 @@ func counts(env candmap.Envelope, sig candmap.Signature, authorities []candmap.A
 	return slices.ContainsFunc(authorities, func(a candmap.Authority) bool { return env.Signers(a.Voters) > 0 })
 }
 
-// within reports whether so many more signatures could be enough.
-func within(env candmap.Envelope, authorities []candmap.Authority, more int) bool {
-	for _, a := range authorities {
-		if env.Signers(a.Voters)+more < a.Majority() {
-			return false
-		}
-	}
-	return true
-}
-
 // collect asks the voters in parallel and returns as soon as a majority of
-// every authority has signed the envelope's payload, or none can any more. What a voter answers
+// every authority has signed the envelope's payload. What a voter answers
 // proves itself: a signature that does not verify is an answer like none.
 func collect(ctx context.Context, sign signFunc, voters []cluster.NodeID, authorities []candmap.Authority, env candmap.Envelope, req rpc.SignRequest) (candmap.Envelope, error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -73,7 +63,7 @@ func collect(ctx context.Context, sign signFunc, voters []cluster.NodeID, author
 		}()
 	}
 	var failed []error
-	for left := len(voters); left > 0 && within(env, authorities, left); left-- {
+	for range voters {
 		a := <-answers
 		if a.err == nil && !counts(env, a.sig, authorities) {
 			a.err = errors.New("its signature does not verify")
