@@ -38,6 +38,8 @@ type Config struct {
 	Dial        func(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
 	ListenLocal func(path string, mode os.FileMode) (net.Listener, error)
 	DialLocal   func(ctx context.Context, path string) (net.Conn, error)
+
+	Crash func(step string) error // nil, or a test's failure before a step of a recovery
 }
 
 // withDefaults fills in this machine.

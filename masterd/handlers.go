@@ -94,9 +94,6 @@ func (m *member) serveSign(ctx context.Context, q *rpc.Request) (any, error) {
 		return nil, err
 	}
 	sig, err := m.signer.sign(ctx, q.Grant.Node, req)
-	if errors.Is(err, errClockOnly) {
-		return rpc.SignReply{ClockOnly: true}, nil
-	}
 	if err != nil {
 		m.d.audit.Write(audit.Event{Act: audit.SignRefused, Caller: q.Caller(), Op: req.PayloadType, Target: req.Version.String()}.Of(err))
 	}
@@ -134,9 +131,6 @@ func (m *member) mayDepose(id raft.ServerID) bool { return m.votes(m.candidate(i
 // goes ahead when voters come; to a node that has not heard of it yet, such a
 // leader proves itself by the map that names it master.
 func (m *member) votes(c *candmap.Candidate) bool {
-	if c != nil && m.d.evicts(c.UUID) {
-		return false
-	}
 	if c == nil || c.Voter || c.UUID == m.keeper.View().Map.Master {
 		return c != nil
 	}
@@ -184,9 +178,10 @@ func (m *member) serveSeen(_ context.Context, q *rpc.Request) (any, error) {
 	if err != nil || node != q.Grant.Node {
 		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "a candidate may ask about itself only")
 	}
-	reply := rpc.SeenReply{Last: m.node.LastIndex(), Evicted: m.d.evictedNodes()}
+	var seen rpc.Seen
 	if c := m.keeper.View().Map.Candidate(node); c != nil {
-		reply.Seen = m.seen.of(lifeOf(c))
+		seen = m.seen.of(lifeOf(c))
 	}
-	return reply, nil
+	seen.Last = m.node.LastIndex()
+	return seen, nil
 }

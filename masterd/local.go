@@ -14,14 +14,15 @@ import (
 func (d *Daemon) localRoutes() http.Handler {
 	top := http.NewServeMux()
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalView, func(ctx context.Context, v *rpc.LocalViewReply) (any, error) {
-		return nil, d.intake(ctx, v)
+		err := d.intake(ctx, v)
+		return rpc.LocalViewAnswer{Recovered: d.unheard(v.Map)}, err
 	})
+	rpc.HandleLocal(top, http.MethodPost, rpc.LocalRevive, d.revive)
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalBootstrap, d.bootstrap)
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalKeysCreate, d.createKeys)
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalKeysDestroy, d.destroyKeys)
 	rpc.HandleLocal(top, http.MethodGet, rpc.LocalKeysState, d.keysState)
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalFailover, d.failover)
-	rpc.HandleLocal(top, http.MethodGet, rpc.LocalEvictions, d.evictions)
 	top.Handle("/", rapi.New(d, d.cfg.Now))
 	return top
 }
@@ -42,6 +43,7 @@ func (d *Daemon) destroyKeys(ctx context.Context, _ *struct{}) (any, error) {
 		return nil, err
 	}
 	defer d.unuse()
+	defer d.pending.Store(nil)
 	return d.vault.destroy(), nil
 }
 

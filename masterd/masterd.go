@@ -39,7 +39,9 @@ type Daemon struct {
 	intakes chan struct{} // held by whoever takes what noded says
 	using   chan struct{} // held by a life as a candidate, from before it opens its files to the end, and by who destroys them
 
-	evicted  atomic.Pointer[[]cluster.NodeID] // by local root; nil: noded has said nothing yet
+	suspended atomic.Bool               // no life as a candidate is to be: its state is being made anew
+	pending   atomic.Pointer[recovered] // nil, or a recovered map that noded does not hold yet
+
 	fatalErr chan error
 }
 
@@ -57,6 +59,9 @@ func New(cfg Config) *Daemon {
 
 // Run serves until ctx ends. ready is called when the socket answers.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	if err := d.resumeRecovery(); err != nil {
+		return err
+	}
 	l, err := d.cfg.ListenLocal(d.cfg.Paths.MasterdSock(), 0o600)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -172,7 +177,7 @@ var errNotCandidate = errors.New("this node is no longer a candidate")
 // the vault holds.
 func (d *Daemon) mayStart() bool {
 	self := d.standing()
-	if self == nil {
+	if self == nil || d.suspended.Load() {
 		return false
 	}
 	ctx := seal.Context{Cluster: self.cluster, Node: self.node, Incarnation: self.incarnation}
@@ -183,7 +188,7 @@ func (d *Daemon) mayStart() bool {
 	}
 	cert := d.vault.certificate()
 	m := self.keeper.View().Map
-	if cert == nil || m == nil {
+	if cert == nil || m == nil || d.awaits(m) {
 		return false
 	}
 	c := m.ByClient(cluster.DigestOf(cert.Certificate[0]))

@@ -22,6 +22,7 @@ func (l *leader) reconcile(ctx context.Context) error {
 		l.catchUp(ctx)
 		l.ensureKeys(ctx)
 		l.raiseLevel(ctx)
+		l.promoteAgain(ctx)
 		moved, err := l.stepVoters(ctx)
 		if err != nil && ctx.Err() == nil {
 			l.log.Warn("raft membership does not follow the map yet", zap.Error(err))

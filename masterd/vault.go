@@ -55,7 +55,7 @@ func (v *vault) present() bool {
 func (v *vault) files() []string {
 	return []string{
 		v.at.CandidateCert(), v.at.SigningKey(), v.at.CandidateKey(),
-		v.at.RaftDB(), v.at.SnapshotDir(), v.at.Keyring(),
+		v.at.RaftDB(), v.at.SnapshotDir(), v.at.RecoveryDir() + tmpSuffix, v.at.RecoveryDir(), v.at.RecoveryNote(), v.at.Keyring(),
 	}
 }
 
@@ -267,6 +267,16 @@ func (v *vault) destroy() rpc.KeyDestroyReply {
 		reply.Problems = append(reply.Problems, err.Error())
 	}
 	return reply
+}
+
+// publicOf returns the public half of the signing key, nil without one.
+func publicOf(v *vault) candmap.SigningKey {
+	key := v.signer()
+	if key == nil {
+		return nil
+	}
+	public, _ := key.Public().(ed25519.PublicKey)
+	return candmap.SigningKey(public)
 }
 
 // certificate returns the client certificate with its key, or nil.

@@ -18,7 +18,7 @@ import (
 func (m *member) Revoke(ctx context.Context, old, next *candmap.View) {
 	defer m.auditView(ctx, old, next) // words come after deeds
 	m.ssh.revoked(old, next)
-	if lostNode(old.Roster, next.Roster) {
+	if lostNode(old.Roster, next.Roster) || newEpoch(old.Map, next.Map) {
 		poke(m.rekeyNow)
 	}
 	m.logins.add(unauthorized(old, next))
@@ -40,7 +40,6 @@ func (m *member) Revoke(ctx context.Context, old, next *candmap.View) {
 // the map is acknowledged, and what is derived from it for convenience after.
 // The two do not wait for one another.
 func (m *member) Apply(ctx context.Context, next *candmap.View) error {
-	m.dropEvictions(next)
 	var wg sync.WaitGroup
 	var keysErr, sessionsErr, masterdErr error
 	wg.Go(func() {
@@ -139,7 +138,6 @@ func (m *member) followMasterd(ctx context.Context) error {
 	for {
 		news := m.news.wait()
 		serial, v := m.serial.Load(), m.keeper.View()
-		m.dropEvictions(v)
 		if v.Map != nil && (serial != told || m.masterd.untold(v)) {
 			if err := m.tellMasterd(ctx, v); err == nil {
 				told = serial
@@ -147,6 +145,7 @@ func (m *member) followMasterd(ctx context.Context) error {
 				m.log.Warn("masterd does not follow the map", zap.Error(err))
 			}
 		}
+		m.takeOffered(ctx)
 		if err := pause(ctx, masterdRound, news); err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,12 +23,16 @@ import (
 const (
 	masterdTell = time.Second      // a map's acknowledgement waits no longer
 	masterdWork = 30 * time.Second // founding a cluster, making keys
+
+	masterdRevival = 5 * time.Minute // it reads and writes all of the state
 )
 
 // localMasterd is masterd on this machine, which may not be running.
 type localMasterd struct {
 	at     paths.Layout
 	client *rpc.LocalClient
+
+	offered atomic.Pointer[rpc.MapDelivery] // of a recovery that this node does not know of yet
 
 	turn chan struct{} // held by whoever tells it of the cluster
 	mu   sync.Mutex    // guards told
@@ -93,6 +98,15 @@ func (l *localMasterd) createKeys(ctx context.Context, r rpc.LocalKeysRequest) (
 	return keys, l.explain(err)
 }
 
+// revive has masterd make the state that goes on with this node alone.
+func (l *localMasterd) revive(ctx context.Context, r rpc.ReviveRequest) (rpc.ReviveReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, masterdRevival)
+	defer cancel()
+	var reply rpc.ReviveReply
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalRevive, r, &reply)
+	return reply, l.explain(err)
+}
+
 // destroyKeys has masterd destroy its keys. If it does not run, noded removes
 // the files itself: it must not depend on masterd that a lost role loses its
 // keys. Under one that hangs it removes the keys alone, since the rest may be in
@@ -115,6 +129,7 @@ func (l *localMasterd) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, er
 func (l *localMasterd) keyFiles() []string {
 	return []string{
 		l.at.SigningKey(), l.at.CandidateKey(), l.at.Keyring(), l.at.CandidateCert(), l.at.RaftDB(), l.at.SnapshotDir(),
+		l.at.RecoveryDir() + ".tmp", l.at.RecoveryDir(), l.at.RecoveryNote(),
 	}
 }
 
@@ -154,9 +169,13 @@ func (l *localMasterd) tell(ctx context.Context, v *candmap.View, reply func(ful
 		return nil
 	}
 	now := told{socket, v}
-	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, reply(!l.knows(now)), nil)
+	var answer rpc.LocalViewAnswer
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, reply(!l.knows(now)), &answer)
 	if err == nil {
 		l.remember(now)
+		if answer.Recovered != nil {
+			l.offered.Store(answer.Recovered)
+		}
 		return nil
 	}
 	l.remember(told{})

@@ -31,7 +31,7 @@ type quest struct {
 	newest cluster.Version // held last: nothing older is of use
 	self   cluster.NodeID
 	client *rpc.Client
-	turn   sync.Mutex // of fetching a roster: it is the same from everybody
+	turn   chan struct{} // of fetching a roster: it is the same from everybody
 }
 
 // find is the map, its whole roster, and a beacon that came along.
@@ -169,8 +169,12 @@ func (q *quest) take(ctx context.Context, node cluster.NodeID, env candmap.Envel
 	case q.newest.Newer(v.At()):
 		return nil, tooOld(v.At(), q.newest)
 	}
-	q.turn.Lock()
-	defer q.turn.Unlock()
+	select {
+	case q.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-q.turn }()
 	docs, err := q.roster(ctx, node, v.Roster)
 	if err != nil {
 		return nil, fmt.Errorf("fetch roster: %w", err)

@@ -162,5 +162,5 @@ func (m *member) newQuest(hash cluster.Digest, known *candmap.View, newest clust
 	if err != nil {
 		return nil, fmt.Errorf("ask for map: %w", err)
 	}
-	return &quest{hash: hash, known: known, newest: newest, self: m.id.Node, client: client}, nil
+	return &quest{hash: hash, known: known, newest: newest, self: m.id.Node, client: client, turn: make(chan struct{}, 1)}, nil
 }

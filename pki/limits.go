@@ -41,3 +41,9 @@ const (
 	MinTTL     = time.Minute
 	retention  = 7 * day // of ended records, for the audit
 )
+
+// Bounds of what an administrator gives to open something.
+const (
+	maxIdentityFile = 64 << 10
+	maxRecoveryFile = 64 << 10
+)

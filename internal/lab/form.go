@@ -40,7 +40,10 @@ func (c *Cluster) form(ctx context.Context, cfg Config, nodes []Node) error {
 }
 
 func initCommand(cfg Config, first Node) []string {
-	argv := []string{"gnt-cluster", "init", ClusterName, "--node-name", first.Name, "--address", first.Address, "--no-recovery-key"}
+	argv := []string{"gnt-cluster", "init", ClusterName, "--node-name", first.Name, "--address", first.Address}
+	if !slices.Contains(cfg.InitArgs, "--recovery-recipient") {
+		argv = append(argv, "--no-recovery-key")
+	}
 	if cfg.CandidatePoolSize != 0 {
 		argv = append(argv, "--candidate-pool-size", itoa(cfg.CandidatePoolSize))
 	}

@@ -95,6 +95,12 @@ func (l Layout) RaftDB() string { return l.In("/var/lib/rolekey/masterd/raft.db"
 // SnapshotDir holds raft snapshots.
 func (l Layout) SnapshotDir() string { return l.In("/var/lib/rolekey/masterd/snapshots") }
 
+// RecoveryDir holds a recovered state, from its commit until it is in force.
+func (l Layout) RecoveryDir() string { return l.In("/var/lib/rolekey/masterd/recovery") }
+
+// RecoveryNote is the map that was offered to the recovery keys last.
+func (l Layout) RecoveryNote() string { return l.In("/var/lib/rolekey/masterd/recovery.json") }
+
 // SSConf is the file that tells other programs one fact about the cluster, by
 // Ganeti's names.
 func (l Layout) SSConf(name string) string { return l.In("/var/lib/rolekey/ssconf_" + name) }

@@ -41,6 +41,8 @@ type Options struct {
 	Pool    int // candidate_pool_size
 	Policy  cluster.Policy
 	Reach   cluster.SSHReach
+
+	Recovery string // age recipient of the recovery key; "": no such key
 }
 
 func (o Options) withDefaults() Options {
@@ -74,6 +76,8 @@ type Cluster struct {
 	sshd  string
 	start time.Time
 	logs  *logs
+
+	recovery []byte // the file with the private half of the recovery key
 }
 
 // Run makes a bubble with a cluster of n nodes that has settled, runs the

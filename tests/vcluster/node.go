@@ -47,7 +47,8 @@ type Node struct {
 	local  *rpc.LocalClient
 	socket string // of noded
 	files  fileTimes
-	run    *life // nil while the node is down
+	fault  func(step string) error // what masterd's recovery fails with before a step; nil: nothing
+	run    *life                   // nil while the node is down
 }
 
 // life is one run of a node's daemons.
@@ -149,6 +150,12 @@ func (n *Node) masterdConfig() masterd.Config {
 	return masterd.Config{
 		Paths: n.at, Addresses: []netip.Addr{n.Addr}, Log: n.c.logs.of(n.Short() + " masterd"), Now: n.now, Clocks: n.clocks,
 		Listen: n.listen, Dial: n.dial, ListenLocal: n.socks.listen, DialLocal: n.socks.dial, Timing: n.c.opts.Timing,
+		Crash: func(step string) error {
+			if n.fault == nil {
+				return nil
+			}
+			return n.fault(step)
+		},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"rolekey/cluster"
@@ -22,9 +23,17 @@ func (c *Cluster) Init(n *Node) {
 		LeaseSeconds: uint32(c.opts.Lease / time.Second), SSHLeaseSeconds: uint32(c.opts.SSHDays) * 86400,
 		Policy: c.opts.Policy, SSHReach: c.opts.Reach, SSHSetup: true,
 	}
+	if c.opts.Recovery != "" {
+		req.NoRecoveryKey, req.RecoveryRecipient = false, []string{c.opts.Recovery}
+	}
 	var reply rpc.InitReply
 	c.Await(Limit, func() error { return n.local.Do(c.t.Context(), "POST", rpc.LocalInit, req, &reply) })
 	n.ID = reply.Node
+	if reply.RecoveryFile != "" {
+		var err error
+		c.recovery, err = os.ReadFile(reply.RecoveryFile)
+		c.must(err)
+	}
 }
 
 // Token makes an admission string on the master.

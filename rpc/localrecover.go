@@ -1,0 +1,75 @@
+package rpc
+
+import (
+	"rolekey/candmap"
+	"rolekey/cluster"
+)
+
+// Paths of what saves a cluster, on the daemons' unix sockets.
+const (
+	LocalRecover = "/local/v1/recover" // noded, POST RecoverRequest -> RecoverReply
+	LocalRevive  = "/local/v1/revive"  // masterd, POST ReviveRequest -> ReviveReply
+)
+
+// RecoverRequest asks for the map that would go on with this node alone, and,
+// with that payload and the signatures of the recovery keys on it, puts it in
+// force. The keys themselves never reach a daemon.
+type RecoverRequest struct {
+	DryRun     bool                `json:"dry_run,omitempty"` // only look: nothing may be signed
+	Payload    []byte              `json:"payload,omitempty"`
+	Signatures []candmap.Signature `json:"signatures,omitempty"`
+}
+
+// RecoverReply tells what is to become of the cluster, and afterwards what has.
+type RecoverReply struct {
+	Cluster  cluster.UUID     `json:"cluster"`
+	Node     cluster.Name     `json:"node"`
+	From     cluster.Version  `json:"from"` // the newest map that could be verified
+	FromHash cluster.Digest   `json:"from_hash"`
+	Version  cluster.Version  `json:"version"`
+	Hash     cluster.Digest   `json:"hash"`
+	Payload  []byte           `json:"payload"`
+	Recovery candmap.Recovery `json:"recovery"` // who must sign it
+	Nodes    []RecoverNode    `json:"nodes"`
+	Revived
+	Durable  bool     `json:"durable"`  // it is in force here, and on disk
+	Problems []string `json:"problems"` // in force, but something else went wrong
+}
+
+// RecoverNode is what was learned from one node.
+type RecoverNode struct {
+	Name    cluster.Name    `json:"name"`
+	UUID    cluster.NodeID  `json:"uuid"`
+	Role    string          `json:"role"`
+	Voter   bool            `json:"voter"`
+	Version cluster.Version `json:"version"` // zero: it did not answer
+	Problem string          `json:"problem"` // why it did not, or why its map was not taken
+}
+
+// Revived tells how the state differs from the one before.
+type Revived struct {
+	Behind  bool           `json:"behind"`  // the newest map overruled the state
+	Removed []cluster.Name `json:"removed"` // nodes of the state that the newest roster does not have
+	Again   []cluster.Name `json:"again"`   // candidates that will be promoted again
+	Jobs    int            `json:"jobs"`    // that end with an error
+	Strings int            `json:"strings"` // open admission strings that are revoked
+}
+
+// ReviveRequest is RecoverRequest with what noded knows: the newest map.
+type ReviveRequest struct {
+	View LocalViewReply `json:"view"`
+	RecoverRequest
+}
+
+// ReviveReply is the payload to sign, or the map that is committed.
+type ReviveReply struct {
+	Payload []byte `json:"payload"`
+	Revived
+	Committed *MapDelivery `json:"committed,omitempty"`
+}
+
+// LocalViewAnswer is masterd's answer to a view. Recovered is a newer map that
+// was committed by a recovery on this node, and that noded does not hold yet.
+type LocalViewAnswer struct {
+	Recovered *MapDelivery `json:"recovered,omitempty"`
+}
