@@ -16,6 +16,7 @@ const (
 	CodeNotInMap          Code = "not_in_map"
 	CodeIdentityMismatch  Code = "identity_mismatch"
 	CodeNotMaster         Code = "not_master"
+	CodeEvicted           Code = "evicted"
 	CodeTokenUnknown      Code = "token_unknown"
 	CodeTokenUsed         Code = "token_used"
 	CodeTokenExpired      Code = "token_expired"
@@ -44,7 +45,7 @@ const (
 // httpStatus is the one place where codes become HTTP statuses.
 var httpStatus = map[Code]int{
 	CodeNoCertificate: 401,
-	CodeNotInRoster:   403, CodeNotInMap: 403, CodeIdentityMismatch: 403, CodeNotMaster: 403,
+	CodeNotInRoster:   403, CodeNotInMap: 403, CodeIdentityMismatch: 403, CodeNotMaster: 403, CodeEvicted: 403,
 	CodeTokenUnknown: 403, CodeTokenUsed: 403, CodeTokenExpired: 403, CodeTokenNodeMismatch: 403,
 	CodeNotFound: 404,
 	CodeMapOlder: 409, CodeMapFork: 409, CodeTermOlder: 409, CodeConflict: 409, CodeAlreadyExists: 409, CodeKeysLost: 409,

@@ -2,6 +2,7 @@ package masterd
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -38,7 +39,8 @@ func (l *leader) beacon(ctx context.Context, limit time.Duration) error {
 
 // makeBeacon has a majority sign that the newest map is the current one, which
 // also confirms this node's clock. When the wall clock disagrees with what they
-// confirmed before, that goes on to count.
+// confirmed before, that goes on to count. With errClockOnly the clock is
+// confirmed, and there is no beacon.
 func (l *leader) makeBeacon(ctx context.Context, limit time.Duration) (candmap.Envelope, error) {
 	held := l.held()
 	now := l.clock.now()
@@ -50,9 +52,16 @@ func (l *leader) makeBeacon(ctx context.Context, limit time.Duration) (candmap.E
 	l.push.reach.tell(held.At(), b.Time.Add(held.Lease()))
 	env := candmap.Envelope{PayloadType: candmap.BeaconType, Payload: payload}
 	req := rpc.SignRequest{PayloadType: candmap.BeaconType, Version: held.At(), Hash: held.Hash, Payload: payload, Term: l.node.Term()}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	asking, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if env, err = collect(ctx, l.sign, votersOf(held.Map), []candmap.Authority{held.Authority()}, env, req); err != nil {
+	env, err = collect(asking, l.sign, votersOf(held.Map), []candmap.Authority{held.Authority()}, env, req)
+	if errors.Is(err, errClockOnly) {
+		if err := l.confirmClock(ctx, held, limit, b, req); err != nil {
+			return candmap.Envelope{}, err
+		}
+		return candmap.Envelope{}, errClockOnly
+	}
+	if err != nil {
 		return candmap.Envelope{}, err
 	}
 	l.clock.confirm(b.Time)

@@ -94,6 +94,9 @@ func (m *member) serveSign(ctx context.Context, q *rpc.Request) (any, error) {
 		return nil, err
 	}
 	sig, err := m.signer.sign(ctx, q.Grant.Node, req)
+	if errors.Is(err, errClockOnly) {
+		return rpc.SignReply{ClockOnly: true}, nil
+	}
 	if err != nil {
 		m.d.audit.Write(audit.Event{Act: audit.SignRefused, Caller: q.Caller(), Op: req.PayloadType, Target: req.Version.String()}.Of(err))
 	}
@@ -131,6 +134,9 @@ func (m *member) mayDepose(id raft.ServerID) bool { return m.votes(m.candidate(i
 // goes ahead when voters come; to a node that has not heard of it yet, such a
 // leader proves itself by the map that names it master.
 func (m *member) votes(c *candmap.Candidate) bool {
+	if c != nil && m.d.evicts(c.UUID) {
+		return false
+	}
 	if c == nil || c.Voter || c.UUID == m.keeper.View().Map.Master {
 		return c != nil
 	}
@@ -178,10 +184,9 @@ func (m *member) serveSeen(_ context.Context, q *rpc.Request) (any, error) {
 	if err != nil || node != q.Grant.Node {
 		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "a candidate may ask about itself only")
 	}
-	var seen rpc.Seen
+	reply := rpc.SeenReply{Last: m.node.LastIndex(), Evicted: m.d.evictedNodes()}
 	if c := m.keeper.View().Map.Candidate(node); c != nil {
-		seen = m.seen.of(lifeOf(c))
+		reply.Seen = m.seen.of(lifeOf(c))
 	}
-	seen.Last = m.node.LastIndex()
-	return seen, nil
+	return reply, nil
 }

@@ -2,6 +2,7 @@ package masterd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,6 +29,7 @@ type leader struct {
 	nodes   nodeKeys
 	ask     verify.Asker
 	alive   func(ctx context.Context, voter cluster.NodeID) bool // its masterd answers
+	evicts  func(cluster.NodeID) bool                            // nil: nobody
 	client  *rpc.Client
 	levelOf func(ctx context.Context, node cluster.NodeID, d rpc.Daemon) int // highest feature level that the daemon knows; 0: it does not answer
 	clock   *clock
@@ -77,16 +79,19 @@ func (l *leader) takeOffice(ctx context.Context) error {
 	}
 	if head := st.Head().Version; head.Newer(l.held().At()) {
 		l.log.Info("completing unpublished map versions", zap.Stringer("head", head))
-		if err := l.publishBriefly(ctx, head); err != nil {
+		if err := l.completeHead(ctx, st); err != nil {
 			return err
 		}
 	}
 	// Before anything is committed under its time, a majority confirms it.
-	env, err := l.makeBeacon(ctx, beaconTimeout)
-	if err != nil {
+	switch env, err := l.makeBeacon(ctx, beaconTimeout); {
+	case errors.Is(err, errClockOnly):
+		l.log.Warn("voters have evicted the master that the map names: there is no beacon before the next map")
+	case err != nil:
 		return err
+	default:
+		l.push.start(func() { l.deliverBeacon(ctx, env, beaconTimeout) })
 	}
-	l.push.start(func() { l.deliverBeacon(ctx, env, beaconTimeout) })
 	if st.Master == l.self {
 		return nil
 	}
@@ -97,6 +102,19 @@ func (l *leader) takeOffice(ctx context.Context) error {
 	l.node.Kick()
 	return l.publishBriefly(ctx, result.Version)
 }
+
+// completeHead publishes what an earlier master committed. What names an evicted
+// one is not delivered: the next map, which names this node, follows at once.
+func (l *leader) completeHead(ctx context.Context, st *state.State) error {
+	if !l.evicted(st.Master) {
+		return l.publishBriefly(ctx, st.Head().Version)
+	}
+	_, err := l.prove(ctx, st.Head().Version)
+	return err
+}
+
+// evicted reports whether root on this node has evicted another.
+func (l *leader) evicted(id cluster.NodeID) bool { return l.evicts != nil && l.evicts(id) }
 
 // publishBriefly publishes and does not wait for all nodes to answer.
 func (l *leader) publishBriefly(ctx context.Context, v cluster.Version) error {

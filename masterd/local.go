@@ -23,6 +23,7 @@ func (d *Daemon) localRoutes() http.Handler {
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalKeysDestroy, d.destroyKeys)
 	rpc.HandleLocal(top, http.MethodGet, rpc.LocalKeysState, d.keysState)
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalFailover, d.failover)
+	rpc.HandleLocal(top, http.MethodGet, rpc.LocalEvictions, d.evictions)
 	top.Handle("/", rapi.New(d, d.cfg.Now))
 	return top
 }

@@ -39,8 +39,9 @@ type Daemon struct {
 	intakes chan struct{} // held by whoever takes what noded says
 	using   chan struct{} // held by a life as a candidate, from before it opens its files to the end, and by who destroys them
 
-	suspended atomic.Bool               // no life as a candidate is to be: its state is being made anew
-	pending   atomic.Pointer[recovered] // nil, or a recovered map that noded does not hold yet
+	evicted   atomic.Pointer[[]cluster.NodeID] // by local root; nil: noded has said nothing yet
+	suspended atomic.Bool                      // no life as a candidate is to be: its state is being made anew
+	pending   atomic.Pointer[recovered]        // nil, or a recovered map that noded does not hold yet
 
 	fatalErr chan error
 }

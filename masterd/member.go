@@ -90,7 +90,7 @@ func (m *member) openRaft(ctx context.Context) error {
 	m.store = store
 	id := consensus.ServerID(m.self.node, m.self.incarnation)
 	m.node, err = consensus.New(consensus.Config{
-		ID: id, Logs: store, Stable: store, Snapshots: snaps, Sender: sender{m.client}, Hooks: consensus.Hooks{MayDepose: m.mayDepose, Confirmed: m.confirmed},
+		ID: id, Logs: store, Stable: store, Snapshots: snaps, Sender: sender{m.client, m.d.evicts}, Hooks: consensus.Hooks{MayDepose: m.mayDepose, Confirmed: m.confirmed},
 		Logger: m.d.logger("raft"), Fatal: m.d.fatal, Timing: m.d.cfg.Timing,
 	})
 	if err != nil {
@@ -98,6 +98,9 @@ func (m *member) openRaft(ctx context.Context) error {
 	}
 	m.started.Store(m.node)
 	m.signer, err = newSigner(m.node, m.self.node, m.d.vault.signer, store, m.d.cfg.Now)
+	if err == nil {
+		m.signer.evicts = m.d.evicts
+	}
 	if err != nil {
 		return errors.Join(err, m.node.Close(), store.Close())
 	}
@@ -150,7 +153,7 @@ func (m *member) askAllSeen(ctx context.Context) map[cluster.Name]rpc.Seen {
 	var all sync.WaitGroup
 	answers := map[cluster.Name]rpc.Seen{}
 	for _, c := range m.keeper.View().Map.Candidates {
-		if c.UUID == m.self.node {
+		if c.UUID == m.self.node || m.d.evicts(c.UUID) {
 			continue
 		}
 		all.Go(func() {
@@ -161,17 +164,17 @@ func (m *member) askAllSeen(ctx context.Context) map[cluster.Name]rpc.Seen {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			answers[c.Name] = seen
+			answers[c.Name] = seen.Seen
 		})
 	}
 	all.Wait()
 	return answers
 }
 
-func (m *member) askSeen(ctx context.Context, peer cluster.NodeID) (rpc.Seen, error) {
+func (m *member) askSeen(ctx context.Context, peer cluster.NodeID) (rpc.SeenReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	var seen rpc.Seen
+	var seen rpc.SeenReply
 	err := m.client.Call(ctx, rpc.Target{Node: peer, Daemon: rpc.Masterd}, rpc.MethodSeen, m.self.node.String(), nil, &seen)
 	return seen, err
 }
@@ -192,7 +195,7 @@ func (m *member) serve(ctx context.Context, roots func() *pki.Roots) error {
 		return err
 	}
 	m.server, err = rpc.NewServer(rpc.ServerConfig{
-		Listeners: listeners, Certificate: m.d.certificate, Roots: roots, View: m.keeper.View, Fresh: m.keeper.Fresh,
+		Listeners: listeners, Certificate: m.d.certificate, Roots: roots, View: m.keeper.View, Fresh: m.keeper.Fresh, Evicted: m.d.evicts,
 		Log: m.log, Node: m.self.name, Audit: rpc.AuditTo(m.d.audit),
 	})
 	if err != nil {
@@ -293,7 +296,7 @@ const handOnLimit = 3 * time.Second
 func (m *member) newLeader() *leader {
 	calls := calls{client: m.client, member: m}
 	return &leader{
-		node: m.node, self: m.self.node, keeper: m.keeper, nodes: calls, ask: calls, client: m.client, sign: m.signOrAsk, alive: m.answers, levelOf: calls.levelOf,
+		node: m.node, self: m.self.node, keeper: m.keeper, nodes: calls, ask: calls, client: m.client, evicts: m.d.evicts, sign: m.signOrAsk, alive: m.answers, levelOf: calls.levelOf,
 		push:  &pusher{call: calls, reach: newReach(), now: m.d.cfg.Now, chain: m.keeper.Since},
 		clock: newClock(m.d.cfg.Now), log: m.log.Named("leader"), audit: m.d.audit, work: m.d.runJobs,
 		publishing: make(chan struct{}, 1), moving: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
@@ -306,10 +309,16 @@ func (m *member) signOrAsk(ctx context.Context, voter cluster.NodeID, req rpc.Si
 	if voter == m.self.node {
 		return m.signer.sign(ctx, voter, req)
 	}
+	if m.d.evicts(voter) {
+		return candmap.Signature{}, errEvicted
+	}
 	var reply rpc.SignReply
 	asked := m.keeper.View().Map.Candidate(voter)
 	if err := m.client.Call(ctx, rpc.Target{Node: voter, Daemon: rpc.Masterd}, rpc.MethodSign, "", req, &reply); err != nil {
 		return candmap.Signature{}, err
+	}
+	if reply.ClockOnly {
+		return candmap.Signature{}, errClockOnly
 	}
 	if req.PayloadType == candmap.MapType && asked != nil {
 		m.seen.note(lifeOf(asked), rpc.Seen{Version: req.Version})

@@ -66,13 +66,19 @@ func (b *seenBook) of(l life) rpc.Seen {
 }
 
 // sender carries raft messages over the RPC gate.
-type sender struct{ client *rpc.Client }
+type sender struct {
+	client *rpc.Client
+	evicts func(cluster.NodeID) bool
+}
 
 // Send implements consensus.Sender.
 func (s sender) Send(ctx context.Context, to raft.ServerID, message string, body []byte) ([]byte, error) {
 	node, _, err := consensus.ParseServerID(to)
 	if err != nil {
 		return nil, err
+	}
+	if s.evicts(node) {
+		return nil, errEvicted
 	}
 	var reply json.RawMessage
 	err = s.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Masterd}, rpc.MethodRaft, message, json.RawMessage(body), &reply)

@@ -49,6 +49,7 @@ type signer struct {
 	key    func() ed25519.PrivateKey
 	stable raft.StableStore
 	now    func() time.Time
+	evicts func(cluster.NodeID) bool // nil: nobody
 
 	mu   sync.Mutex
 	last signed
@@ -119,8 +120,15 @@ func (s *signer) sign(ctx context.Context, peer cluster.NodeID, req rpc.SignRequ
 	}
 }
 
-// fromLeader refuses everybody but the leader of the current term.
+// evicted reports whether local root has evicted a node.
+func (s *signer) evicted(id cluster.NodeID) bool { return s.evicts != nil && s.evicts(id) }
+
+// fromLeader refuses everybody but the leader of the current term, and it too if
+// it is evicted.
 func (s *signer) fromLeader(peer cluster.NodeID, term uint64) error {
+	if s.evicted(peer) {
+		return cluster.Errorf(cluster.CodeEvicted, "root on this voter has evicted the leader; nothing is signed for it")
+	}
 	leader, _, err := consensus.ParseServerID(s.node.Leader())
 	if now := s.node.Term(); err != nil || leader != peer || term != now {
 		return cluster.Errorf(cluster.CodeNotMaster, "signatures go to the leader of raft term %d only", now)
@@ -177,8 +185,8 @@ func (s *signer) entry(ctx context.Context, v cluster.Version) (state.ChainEntry
 
 // timely checks what binds a map to its time and its master. A version that
 // an earlier leader committed and could not publish is only completed: its
-// time has passed and its master may be gone, and its age makes nobody trust
-// it any longer.
+// time has passed and its master may be gone, even evicted, and its age makes
+// nobody trust it any longer; without it the next could not be published.
 func (s *signer) timely(m *candmap.Map, e state.ChainEntry, leader cluster.NodeID) error {
 	now := s.now()
 	if m.Issued.After(now.Add(candmap.MaxSkew)) {
@@ -231,6 +239,13 @@ func (s *signer) signBeacon(key ed25519.PrivateKey, req rpc.SignRequest) (candma
 		return candmap.Signature{}, cluster.Errorf(cluster.CodeMapOlder, "this voter has signed a newer map than %s", b.At())
 	case skew.Abs() > candmap.MaxSkew:
 		return candmap.Signature{}, cluster.Errorf(cluster.CodeBadFormat, "the beacon's time is %s from this voter's clock: compare the clocks", skew.Round(time.Millisecond))
+	}
+	m, err := candmap.DecodeMap(e.Payload)
+	if err != nil {
+		return candmap.Signature{}, err
+	}
+	if s.evicted(m.Master) {
+		return candmap.Signature{}, errClockOnly
 	}
 	return candmap.Sign(key, candmap.BeaconType, req.Payload)
 }

@@ -22,6 +22,9 @@ import (
 // tells of every change by itself: it covers a noded that was restarted.
 const refreshPause = 2 * time.Second
 
+// askNodeLimit bounds that question.
+const askNodeLimit = 10 * time.Second
+
 // standing is where this node stands in its cluster. A new one is made when
 // the node joins, leaves or is admitted again; the keeper within moves on.
 type standing struct {
@@ -42,12 +45,26 @@ func (s *standing) same(v *rpc.LocalViewReply) bool {
 // intake takes what noded says: it has verified it, as root on this machine.
 // Noded tells and is asked; of one view there must be one standing.
 func (d *Daemon) intake(ctx context.Context, v *rpc.LocalViewReply) error {
+	end, err := d.beginIntake(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	return d.take(ctx, v)
+}
+
+func (d *Daemon) beginIntake(ctx context.Context) (end func(), err error) {
 	select {
 	case d.intakes <- struct{}{}:
+		return func() { <-d.intakes }, nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
-	defer func() { <-d.intakes }()
+}
+
+// take takes a view; whoever calls it has begun an intake.
+func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply) error {
+	d.takeEvictions(v.Evicted)
 	if v.Cluster.IsZero() {
 		d.setStanding(nil)
 		return nil
@@ -152,18 +169,30 @@ func (d *Daemon) Apply(context.Context, *candmap.View) error { return nil }
 func (d *Daemon) followNode(ctx context.Context) error {
 	c := d.nodedClient()
 	for {
-		var v rpc.LocalViewReply
-		err := c.Do(ctx, http.MethodGet, rpc.LocalView, nil, &v)
-		if err == nil {
-			err = d.intake(ctx, &v)
-		}
-		if err != nil && ctx.Err() == nil {
+		if err := d.askNode(ctx, c); err != nil && ctx.Err() == nil {
 			d.log.Debug("noded does not tell the view", zap.Error(err))
 		}
 		if err := pause(ctx, refreshPause); err != nil {
 			return err
 		}
 	}
+}
+
+// askNode takes the view that noded tells. Nothing that noded tells by itself is
+// taken meanwhile: it would be newer than this answer, and would be undone.
+func (d *Daemon) askNode(ctx context.Context, c *rpc.LocalClient) error {
+	end, err := d.beginIntake(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, askNodeLimit)
+	defer cancel()
+	var v rpc.LocalViewReply
+	if err := c.Do(ctx, http.MethodGet, rpc.LocalView, nil, &v); err != nil {
+		return err
+	}
+	return d.take(ctx, &v)
 }
 
 // nodedClient believes root and its own user only: whoever else made a socket

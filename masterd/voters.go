@@ -23,7 +23,7 @@ func (l *leader) voting() roles.View {
 	v := roles.View{
 		Leader: l.self, MapVoters: st.Voters(),
 		CaughtUp:  func(id cluster.NodeID) bool { return l.node.CaughtUp(l.serverID(id)) },
-		Reachable: func(id cluster.NodeID) bool { return l.push.reach.of(id).failures < givenUpAfter },
+		Reachable: func(id cluster.NodeID) bool { return !l.evicted(id) && l.push.reach.of(id).failures < givenUpAfter },
 	}
 	for _, n := range st.Candidates() {
 		v.Candidates = append(v.Candidates, n.UUID)
@@ -92,7 +92,7 @@ func (l *leader) answering(ctx context.Context, ids []cluster.NodeID) map[cluste
 			continue
 		}
 		all.Go(func() {
-			up := l.alive(ctx, id)
+			up := !l.evicted(id) && l.alive(ctx, id)
 			mu.Lock()
 			defer mu.Unlock()
 			answers[id] = up

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"rolekey/candmap"
@@ -38,24 +39,34 @@ func (d *Daemon) heldVersion() cluster.Version {
 func audited[T any](d *Daemon, act audit.Act, h func(context.Context, *T) (any, error)) func(context.Context, *T) (any, error) {
 	return func(ctx context.Context, req *T) (any, error) {
 		reply, err := h(ctx, req)
-		d.audit.Write(audit.Event{Act: act, Caller: audit.CallerOf(ctx), Target: orderedFor(req, reply)}.Of(err))
+		e := ordered(req, reply)
+		e.Act, e.Caller = act, audit.CallerOf(ctx)
+		d.audit.Write(e.Of(err))
 		return reply, err
 	}
 }
 
-// orderedFor names what an order of local root is about. A join's string is a
-// secret: only what came of it has a name.
-func orderedFor(req, reply any) string {
-	switch r := req.(type) {
+// ordered says what an order of local root is about, and what it led to. The
+// string of a join is a secret: only what came of it has a name.
+func ordered(req, reply any) (e audit.Event) {
+	switch q := req.(type) {
 	case *rpc.InitRequest:
-		return string(r.Cluster)
+		e.Target = string(q.Cluster)
 	case *rpc.TrustRequest:
-		return r.Hash.String()
+		e.Target = q.Hash.String()
+	case *rpc.EvictRequest:
+		e.Target, e.After = q.Node, audit.Values{"evicted": strconv.FormatBool(!q.Undo)}
 	}
-	if r, ok := reply.(rpc.JoinReply); ok {
-		return string(r.Name)
+	switch r := reply.(type) {
+	case rpc.InitReply:
+		e.After = audit.Values{"cluster": r.Cluster.String(), "node": r.Node.String(), "version": r.Version.String(), "hash": r.Hash.String()}
+	case rpc.JoinReply:
+		e.Target = string(r.Name)
+		e.After = audit.Values{"cluster": r.Cluster.String(), "node": r.Node.String(), "version": r.Version.String()}
+	case rpc.TrustReply:
+		e.Before, e.After = audit.Values{"version": r.Previous.String()}, audit.Values{"version": r.Version.String()}
 	}
-	return ""
+	return e
 }
 
 func (m *member) auditServed(s rpc.Served) {
@@ -85,7 +96,12 @@ func (m *member) auditView(ctx context.Context, old, next *candmap.View) {
 		if old.Map != nil {
 			e.Before = mapValues(old)
 			lost, got := difference(candidateNames(old), candidateNames(next))
-			e.Before["candidates_removed"], e.After["candidates_added"] = lost, got
+			if lost != "" {
+				e.Before["candidates_removed"] = lost
+			}
+			if got != "" {
+				e.After["candidates_added"] = got
+			}
 		}
 		m.audit.Write(e)
 	}

@@ -40,6 +40,7 @@ func (m *member) Revoke(ctx context.Context, old, next *candmap.View) {
 // the map is acknowledged, and what is derived from it for convenience after.
 // The two do not wait for one another.
 func (m *member) Apply(ctx context.Context, next *candmap.View) error {
+	m.dropEvictions(next)
 	var wg sync.WaitGroup
 	var keysErr, sessionsErr, masterdErr error
 	wg.Go(func() {
@@ -138,6 +139,7 @@ func (m *member) followMasterd(ctx context.Context) error {
 	for {
 		news := m.news.wait()
 		serial, v := m.serial.Load(), m.keeper.View()
+		m.dropEvictions(v)
 		if v.Map != nil && (serial != told || m.masterd.untold(v)) {
 			if err := m.tellMasterd(ctx, v); err == nil {
 				told = serial

@@ -23,6 +23,7 @@ const (
 	identityFile = "identity.json"
 	gossipFile   = "gossip.key"
 	termFile     = "term"
+	evictedFile  = "evicted.json"
 	sweepFile    = "sweep.json"    // exists while SSH sessions are to be ended
 	contactFile  = "first-contact" // exists until the keyserver has heard from the new node
 )

@@ -19,7 +19,7 @@ func (m *member) localView(v *candmap.View, full bool) rpc.LocalViewReply {
 	r := rpc.LocalViewReply{
 		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Addresses: m.id.Addresses, Ports: m.id.Ports,
 		CA: m.roots.Certificates()[0].Raw, Fresh: m.keeper.Fresh(), LastHeard: m.keeper.Lease().Last(),
-		Term: m.terms.Highest().Term, Serial: m.serial.Load(),
+		Term: m.terms.Highest().Term, Serial: m.serial.Load(), Evicted: m.evicted.list(),
 	}
 	if n := m.self(); n != nil {
 		r.Addresses = n.Addresses

@@ -44,6 +44,8 @@ type member struct {
 	masterd *localMasterd
 	certs   map[string]*liveCert
 	terms   *terms
+	evicted *evictions
+	step    func(name string) error // where tests make a crash
 
 	news     bell // view, beacon or freshness changed
 	pullNow  chan struct{}
@@ -88,7 +90,7 @@ func (c *liveCert) identity() (pki.Identity, error) { return pki.Identify(c.pair
 // it.
 func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m := &member{
-		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, keys: d.keys, certs: map[string]*liveCert{},
+		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, step: d.step, keys: d.keys, certs: map[string]*liveCert{},
 		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
@@ -114,6 +116,9 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 		if m.certs[name], err = openCert(dir, name); err != nil {
 			return nil, err
 		}
+	}
+	if m.evicted, err = openEvictions(dir, id.Cluster); err != nil {
+		return nil, err
 	}
 	if err := m.openKeeper(); err != nil {
 		return nil, err
@@ -160,7 +165,7 @@ func (m *member) open(ctx context.Context, dir string) error {
 		return errors.Join(err, m.client.Close())
 	}
 	m.server, err = rpc.NewServer(rpc.ServerConfig{
-		Listeners: listeners, Certificate: m.certs[serverPair].tls, Roots: m.caRoots, View: m.keeper.View, Fresh: m.keeper.Fresh,
+		Listeners: listeners, Certificate: m.certs[serverPair].tls, Roots: m.caRoots, View: m.keeper.View, Fresh: m.keeper.Fresh, Evicted: m.evicted.has,
 		Terms: m.terms, Log: m.log, Node: m.name, Audit: rpc.AuditTo(m.audit), Served: m.auditServed,
 	})
 	if err != nil {

@@ -28,6 +28,8 @@ func (d *Daemon) localRoutes() http.Handler {
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalJoin, audited(d, audit.ClusterJoin, d.serveJoin))
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalLeave, audited(d, audit.ClusterLeave, d.serveLeave))
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalTrust, audited(d, audit.MapTrusted, d.serveTrust))
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalEvict, audited(d, audit.Evict, d.serveEvict))
+	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalEvict, d.serveEvicted)
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalRecover, d.serveRecover)
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalStatus, d.serveStatus)
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalView, d.serveView)

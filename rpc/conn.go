@@ -139,7 +139,7 @@ func (c *conn) verify(cs tls.ConnectionState) error {
 	// The view is read after registration and under mu. Whoever changes the
 	// map afterwards therefore finds this connection, with this grant; whoever
 	// changed it before is what is read here.
-	c.grant = Classify(c.srv.cfg.View(), &c.peer)
+	c.grant = c.srv.grant(c.srv.cfg.View(), &c.peer)
 	return nil
 }
 
@@ -169,7 +169,7 @@ func (c *conn) regrade(view *candmap.View) (changed bool) {
 	if !c.proven || c.revoked {
 		return c.revoked // one revoked before may still have calls to wait for
 	}
-	g := Classify(view, &c.peer)
+	g := c.srv.grant(view, &c.peer)
 	c.revoked = g.Tier != c.grant.Tier || g.Node != c.grant.Node
 	c.grant = g
 	return c.revoked

@@ -16,6 +16,7 @@ const (
 	LocalLeave  = "/local/v1/leave"  // noded, POST {} -> {}
 	LocalTrust  = "/local/v1/trust"  // noded, POST TrustRequest -> TrustReply
 	LocalStatus = "/local/v1/status" // noded, GET -> LocalStatusReply
+	LocalEvict  = "/local/v1/evict"  // noded, POST EvictRequest -> EvictReply; GET -> EvictReply
 	LocalView   = "/local/v1/view"   // noded, GET ?after=E.V&lease=N -> LocalViewReply, long poll
 
 	LocalBootstrap   = "/local/v1/bootstrap"    // masterd, POST BootstrapRequest -> BootstrapReply
@@ -23,6 +24,7 @@ const (
 	LocalKeysDestroy = "/local/v1/keys/destroy" // masterd, POST {} -> KeyDestroyReply
 	LocalKeysState   = "/local/v1/keys"         // masterd, GET -> LocalKeysReply
 	LocalFailover    = "/local/v1/failover"     // masterd, POST FailoverRequest -> FailoverReply
+	LocalEvictions   = "/local/v1/evictions"    // masterd, GET -> EvictionsReply
 )
 
 // InitRequest makes this node the first of a new cluster.
@@ -111,6 +113,7 @@ type LocalViewReply struct {
 	LastHeard   time.Time          `json:"last_heard"`
 	Term        uint64             `json:"term"` // of the newest stamp obeyed
 	Serial      uint64             `json:"serial"`
+	Evicted     []Eviction         `json:"evicted,omitempty"`
 }
 
 // BootstrapRequest asks masterd to found a cluster with this node alone.
@@ -166,4 +169,40 @@ type FailoverReply struct {
 	Previous cluster.Name    `json:"previous"`
 	Version  cluster.Version `json:"version"` // of the map that names it
 	Steps    []string        `json:"steps"`   // for people: what was done
+}
+
+// Eviction is a candidate that local root wants refused, in one life of it.
+type Eviction struct {
+	Node        cluster.NodeID `json:"node"`
+	Incarnation uint64         `json:"incarnation"`
+	Name        cluster.Name   `json:"name,omitempty"` // when it was evicted
+	Since       time.Time      `json:"since"`
+}
+
+// EvictRequest evicts a candidate on this node, or takes that back.
+type EvictRequest struct {
+	Node string `json:"node"` // name or UUID
+	Undo bool   `json:"undo,omitempty"`
+}
+
+// EvictReply tells whom this node refuses. Problem says, for people, why
+// something does not follow yet: noded goes on trying.
+type EvictReply struct {
+	Evicted []Eviction `json:"evicted"`
+	Changed bool       `json:"changed"` // by this request
+	Problem string     `json:"problem,omitempty"`
+}
+
+// EvictionsReply tells what the voters, asked now, say that they have evicted.
+type EvictionsReply struct {
+	Voters []VoterEvictions `json:"voters"` // of the map in force
+}
+
+// VoterEvictions is what one voter says.
+type VoterEvictions struct {
+	Node    cluster.NodeID   `json:"node"`
+	Name    cluster.Name     `json:"name"`
+	Self    bool             `json:"self"`
+	Evicted []cluster.NodeID `json:"evicted"`
+	Problem string           `json:"problem,omitempty"` // why it says nothing
 }

@@ -189,6 +189,10 @@ type SignRequest struct {
 // SignReply carries the signature.
 type SignReply struct {
 	Signature candmap.Signature `json:"signature"`
+	// ClockOnly answers for a beacon that the voter would sign, did its map not
+	// name a master that root there has evicted: the time is right, and there is
+	// no signature.
+	ClockOnly bool `json:"clock_only,omitempty"`
 }
 
 // Seen is the newest position that a daemon saw from a peer: what a restored
@@ -197,5 +201,11 @@ type Seen struct {
 	Term    uint64          `json:"term"`
 	Index   uint64          `json:"index"`
 	Version cluster.Version `json:"version"`
-	Last    uint64          `json:"last,omitempty"` // of the answering node's own log; zero: it does not say
+}
+
+// SeenReply tells that of the caller, and something of the answering node.
+type SeenReply struct {
+	Seen
+	Last    uint64           `json:"last,omitempty"`    // index of its own newest log entry; zero: it does not say
+	Evicted []cluster.NodeID `json:"evicted,omitempty"` // by root there
 }

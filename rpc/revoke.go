@@ -46,7 +46,7 @@ import (
 // has left, or after a second.
 
 // Revoke brings the open connections in line with next, which must already be
-// what ServerConfig.View returns. It closes the sockets of all whose tier
+// what ServerConfig.View returns, and with ServerConfig.Evicted. It closes the sockets of all whose tier
 // changed in any way, gained or lost, and waits for their calls in flight. Its
 // error means that some still run.
 func (s *Server) Revoke(_, next *candmap.View) error {

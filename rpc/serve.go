@@ -147,8 +147,17 @@ func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Requ
 // classify judges a caller by the view and by the time of this moment: the
 // handshake knew only whether the certificate held then.
 func (s *Server) classify(view *candmap.View, c *conn) Grant {
-	g := Classify(view, &c.peer)
+	g := s.grant(view, &c.peer)
 	g.until(c.peer.Identity.NotAfter, s.cfg.Now())
+	return g
+}
+
+// grant is Classify, but for whom local root has evicted.
+func (s *Server) grant(view *candmap.View, peer *Peer) Grant {
+	g := Classify(view, peer)
+	if g.Tier >= TierCandidate && s.cfg.Evicted != nil && s.cfg.Evicted(g.Node) {
+		g.Tier, g.Lack = TierOpen, cluster.CodeEvicted
+	}
 	return g
 }
 

@@ -28,6 +28,7 @@ type ServerConfig struct {
 	Roots       func() *pki.Roots                // nil result: no client certificate is accepted
 	View        func() *candmap.View             // in force now
 	Fresh       func() bool                      // whether that is fresh
+	Evicted     func(cluster.NodeID) bool        // local root wants this candidate refused; nil: none
 	Terms       TermStore                        // needed if a method is mutating
 	Audit       func(Refusal)                    // nil: only the log
 	Served      func(Served)                     // told of each mutating call that succeeded; nil: nobody

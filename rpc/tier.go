@@ -131,5 +131,6 @@ var lacks = map[cluster.Code]*cluster.Error{
 	cluster.CodeNotInRoster:      cluster.Errorf(cluster.CodeNotInRoster, "the certificate's key is not in the roster"),
 	cluster.CodeNotInMap:         cluster.Errorf(cluster.CodeNotInMap, "the certificate is not in the candidate map"),
 	cluster.CodeIdentityMismatch: cluster.Errorf(cluster.CodeIdentityMismatch, "the certificate belongs to another node or another use than its place in the map"),
+	cluster.CodeEvicted:          cluster.Errorf(cluster.CodeEvicted, "root on this node has evicted the caller").WithHint("gnt-cluster evict --list on this node shows it, gnt-cluster evict --undo NODE takes it back"),
 	cluster.CodeNotMaster:        cluster.Errorf(cluster.CodeNotMaster, "only the master may do this"),
 }

@@ -167,6 +167,7 @@ func TestFullDiskIsTriedAgain(t *testing.T) {
 			synctest.Wait()
 		}
 		time.Sleep(10 * retryPause)
+		synctest.Wait()
 		if n := seen.FilterMessageSnippet("cannot be written").Len(); n != 1 || d.opened > 15 {
 			t.Errorf("said %d times, opened %d times", n, d.opened)
 		}

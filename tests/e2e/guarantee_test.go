@@ -84,6 +84,9 @@ func TestG6NothingSecretLeaks(t *testing.T) {
 			b, err := os.ReadFile(n.Log(d))
 			w.must(err)
 			places[n.Log(d)] = b
+			if places[auditLog(n, d)], err = os.ReadFile(auditLog(n, d)); err != nil {
+				t.Error(err)
+			}
 			w.checkProcess(n.PIDs.Get(d), d, places)
 		}
 	}

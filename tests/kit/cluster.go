@@ -169,6 +169,16 @@ func (m *Map) Has(node string) bool {
 	return false
 }
 
+// Voters counts the candidates that vote.
+func (m *Map) Voters() (n int) {
+	for _, c := range m.Candidates {
+		if c.Voter {
+			n++
+		}
+	}
+	return n
+}
+
 // Master returns the node whose masterd is the master in office.
 func (c *Cluster) Master(ctx context.Context) (string, error) {
 	nodes, err := c.Nodes(ctx)

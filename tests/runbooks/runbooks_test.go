@@ -2,6 +2,7 @@ package runbooks
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,21 @@ func TestRestoredSnapshot(t *testing.T) {
 	}
 	w.await("the refusal of the copy", true, func() error { return w.logs("node3", lab.Masterd, "restored or cloned copy") })
 	w.follow("restored VM snapshot")
+	w.healthy(4)
+}
+
+// TestHostileMaster deposes a master that runs as it should and that the
+// administrator no longer trusts.
+func TestHostileMaster(t *testing.T) {
+	w := up(t, lab.Config{Nodes: 4, CandidatePoolSize: 3})
+	w.await("three voters", true, func() error {
+		m, err := w.ReadMap(w.ctx, "node1")
+		if err == nil && m.Voters() != 3 {
+			err = fmt.Errorf("%d nodes vote", m.Voters())
+		}
+		return err
+	})
+	w.follow("hostile master")
 	w.healthy(4)
 }
 

@@ -25,7 +25,7 @@ func Cluster(a *app) *cobra.Command {
 	cmd.AddCommand(
 		a.initCommand(), a.mapCommand(), a.infoCommand(), a.verifyCommand(), a.getMasterCommand(), a.versionCommand(),
 		a.modifyClusterCommand(), a.queueCommand(), a.renameClusterCommand(), a.destroyCommand(), a.redistConfCommand(),
-		a.failoverCommand(), a.masterPingCommand(),
+		a.failoverCommand(), a.masterPingCommand(), a.evictCommand(),
 		a.recoverCommand(),
 	)
 	cmd.AddCommand(a.clusterTagCommands()...)
