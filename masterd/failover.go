@@ -12,6 +12,7 @@ import (
 	"rolekey/cluster"
 	"rolekey/internal/audit"
 	"rolekey/masterd/consensus"
+	"rolekey/masterd/rapi"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/rpc"
@@ -204,9 +205,9 @@ func (f *failover) handOver(ctx context.Context, ref string) error {
 		return f.m.Ready()
 	}
 	st := l.node.State()
-	to, err := roles.Find(st, ref)
-	if err != nil {
-		return cluster.Errorf(cluster.CodeNotFound, "%v", err)
+	to := rapi.Find(st, ref)
+	if to == nil {
+		return cluster.Errorf(cluster.CodeNotFound, "Node '%.64s' not known", ref)
 	}
 	if err := f.begin(st, to); err != nil {
 		return err

@@ -224,13 +224,23 @@ func (m *member) dropEvictions(v *candmap.View) {
 	}
 }
 
+// findCandidate finds one by name or UUID, or by the first label of its name
+// when that is the label of one only.
 func findCandidate(v *candmap.View, ref string) *candmap.Candidate {
+	var short []*candmap.Candidate
 	for i := range v.Map.Candidates {
-		if c := &v.Map.Candidates[i]; c.UUID.String() == ref || matches(c.Name, ref) {
+		c := &v.Map.Candidates[i]
+		if c.UUID.String() == ref || string(c.Name) == ref {
 			return c
 		}
+		if matches(c.Name, ref) {
+			short = append(short, c)
+		}
 	}
-	return nil
+	if len(short) != 1 {
+		return nil
+	}
+	return short[0]
 }
 
 // matches reports whether a reference means the name: in full, or its first

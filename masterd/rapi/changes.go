@@ -99,7 +99,7 @@ func (a *api) target(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if n := find(s, ref); n != nil {
+	if n := Find(s, ref); n != nil {
 		return string(n.Name), nil
 	}
 	return ref, nil

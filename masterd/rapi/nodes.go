@@ -64,16 +64,16 @@ func (a *api) named(r *http.Request) (*state.State, *state.Node, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	n := find(s, mux.Vars(r)["node"])
+	n := Find(s, mux.Vars(r)["node"])
 	if n == nil {
 		return nil, nil, errNotFound
 	}
 	return s, n, nil
 }
 
-// find returns a node by name, by UUID, or by the first labels of its name
+// Find returns a node by name, by UUID, or by the first labels of its name
 // when these belong to one node only; else nil.
-func find(s *state.State, ref string) *state.Node {
+func Find(s *state.State, ref string) *state.Node {
 	if id, err := cluster.ParseUUID(ref); err == nil {
 		return s.Node(id)
 	}

@@ -112,7 +112,7 @@ func TestFailoverToStandby(t *testing.T) {
 					if c.Master() != old {
 						t.Fatal("the master has changed")
 					}
-					r, err := old.failover(string(to.Name))
+					r, err := old.failover(to.Short())
 					c.must(err)
 					if c.Master() != to || r.Master != to.Name {
 						t.Fatalf("%s is master: %+v", c.Master().Short(), r)
