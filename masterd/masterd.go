@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,16 @@ type Daemon struct {
 	suspended atomic.Bool                      // no life as a candidate is to be: its state is being made anew
 	pending   atomic.Pointer[recovered]        // nil, or a recovered map that noded does not hold yet
 
+	hints    atomic.Pointer[map[cluster.NodeID][]netip.Addr] // where local root says that nodes are
 	fatalErr chan error
+}
+
+// hinted is where local root says that a node is.
+func (d *Daemon) hinted(id cluster.NodeID) []netip.Addr {
+	if h := d.hints.Load(); h != nil {
+		return (*h)[id]
+	}
+	return nil
 }
 
 // New makes a daemon; Run runs it once.

@@ -48,7 +48,7 @@ func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
 	roots := func() *pki.Roots { return self.roots }
 	var err error
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
-		Certificate: d.certificate, Roots: roots, View: m.keeper.View, LocalAddr: d.cfg.bindAddress(), Dial: d.cfg.Dial, Log: m.log,
+		Certificate: d.certificate, Roots: roots, View: m.keeper.View, Hints: d.hinted, LocalAddr: d.cfg.bindAddress(), Dial: d.cfg.Dial, Log: m.log,
 	})
 	if err != nil {
 		return nil, err

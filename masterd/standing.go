@@ -65,6 +65,7 @@ func (d *Daemon) beginIntake(ctx context.Context) (end func(), err error) {
 // take takes a view; whoever calls it has begun an intake.
 func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply) error {
 	d.takeEvictions(v.Evicted)
+	d.hints.Store(&v.Hints)
 	if v.Cluster.IsZero() {
 		d.setStanding(nil)
 		return nil

@@ -21,6 +21,7 @@ func (m *member) localView(v *candmap.View, full bool) rpc.LocalViewReply {
 		CA: m.roots.Certificates()[0].Raw, Fresh: m.keeper.Fresh(), LastHeard: m.keeper.Lease().Last(),
 		Term: m.terms.Highest().Term, Serial: m.serial.Load(), Evicted: m.evicted.list(),
 	}
+	r.Hints = m.hints.all()
 	if n := m.self(); n != nil {
 		r.Addresses = n.Addresses
 	}

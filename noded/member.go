@@ -46,6 +46,7 @@ type member struct {
 	terms   *terms
 	evicted *evictions
 	step    func(name string) error // where tests make a crash
+	hints   *hints
 
 	news     bell // view, beacon or freshness changed
 	pullNow  chan struct{}
@@ -150,11 +151,12 @@ func (m *member) open(ctx context.Context, dir string) error {
 	if m.terms, err = openTerms(dir); err != nil {
 		return err
 	}
+	m.hints = openHints(dir, m.log)
 	if err := m.openGossip(dir); err != nil {
 		return err
 	}
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
-		Certificate: m.certs[identityPair].tls, Roots: m.caRoots, View: m.keeper.View,
+		Certificate: m.certs[identityPair].tls, Roots: m.caRoots, View: m.keeper.View, Hints: m.hints.of,
 		LocalAddr: m.cfg.bindAddress(), Dial: m.cfg.Dial, Log: m.log,
 	})
 	if err != nil {

@@ -27,6 +27,9 @@ func (m *member) followSelf(ctx context.Context) error {
 					zap.String("name", string(n.Name)), zap.Stringers("addresses", n.Addresses))
 			}
 		}
+		if err := m.hints.prune(m.keeper.View().Roster); err != nil {
+			m.log.Warn("hints that are of no use any more stay", zap.Error(err))
+		}
 		if text := m.unheard(); text != told {
 			if told = text; text != "" {
 				m.log.Warn(text)

@@ -156,7 +156,7 @@ const comeBack = "take this node out and back in: gnt-node remove on the master,
 // remains of it.
 func (m *member) newQuest(hash cluster.Digest, known *candmap.View, newest cluster.Version) (*quest, error) {
 	client, err := rpc.NewClient(rpc.ClientConfig{
-		Certificate: m.certs[identityPair].tls, Roots: m.caRoots, View: func() *candmap.View { return known },
+		Certificate: m.certs[identityPair].tls, Roots: m.caRoots, View: func() *candmap.View { return known }, Hints: m.hints.of,
 		LocalAddr: m.cfg.bindAddress(), Dial: m.cfg.Dial, Log: m.log,
 	})
 	if err != nil {

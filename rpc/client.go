@@ -51,6 +51,7 @@ type ClientConfig struct {
 	Certificate func() (*tls.Certificate, error)                                                // nil, or a nil result: call without one
 	Roots       func() *pki.Roots                                                               // needed to call nodes
 	View        func() *candmap.View                                                            // in force now; needed to call nodes
+	Hints       func(cluster.NodeID) []netip.Addr                                               // where local root says that a node is, tried first; they say nothing about who is there; nil: none
 	Term        func() uint64                                                                   // stamps mutating calls; nil: only WithStamp does
 	OnBehind    func(ctx context.Context, to Target) error                                      // delivers the map to a node that is behind; nil: no second try
 	LocalAddr   netip.Addr                                                                      // to call from, where the family fits; zero: any
@@ -87,6 +88,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	if cfg.View == nil {
 		cfg.View = func() *candmap.View { return nil }
+	}
+	if cfg.Hints == nil {
+		cfg.Hints = func(cluster.NodeID) []netip.Addr { return nil }
 	}
 	if cfg.LocalAddr.IsValid() && (cfg.LocalAddr.IsUnspecified() || cfg.LocalAddr.Is4In6()) {
 		return nil, fmt.Errorf("make RPC client: local address %s is not a node's", cfg.LocalAddr)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"rolekey/candmap"
@@ -117,7 +118,7 @@ func (c *Client) handshake(ctx context.Context, raw *meter, own *tls.Certificate
 // open connects to the peer, trying its addresses in order, the one that
 // answered last first.
 func (p *peer) open(ctx context.Context, own *tls.Certificate) (*link, error) {
-	addrs, err := addressesOf(p.client.cfg.View(), p.key)
+	addrs, err := addressesOf(p.client.cfg.View(), p.key, p.client.cfg.Hints(p.key.node))
 	if err != nil {
 		return nil, err
 	}
@@ -216,8 +217,9 @@ func vouch(view *candmap.View, key peerKey, server *Peer) error {
 	return cluster.Errorf(cluster.CodeIdentityMismatch, "the server's key is not the one in the roster")
 }
 
-// addressesOf looks up where a daemon listens.
-func addressesOf(view *candmap.View, key peerKey) ([]netip.AddrPort, error) {
+// addressesOf looks up where a daemon listens: where the hints say, which do not
+// make a node of one that is none, and where map and roster say.
+func addressesOf(view *candmap.View, key peerKey, hints []netip.Addr) ([]netip.AddrPort, error) {
 	var ips []netip.Addr
 	var port uint16
 	switch {
@@ -235,9 +237,11 @@ func addressesOf(view *candmap.View, key peerKey) ([]netip.AddrPort, error) {
 	if len(ips) == 0 {
 		return nil, cluster.Errorf(cluster.CodeNotFound, "node %s has no %s in this cluster", key.node, key.daemon)
 	}
-	list := make([]netip.AddrPort, len(ips))
-	for i, ip := range ips {
-		list[i] = netip.AddrPortFrom(ip, port)
+	var list []netip.AddrPort
+	for _, ip := range slices.Concat(hints, ips) {
+		if at := netip.AddrPortFrom(ip, port); !slices.Contains(list, at) {
+			list = append(list, at)
+		}
 	}
 	return list, nil
 }

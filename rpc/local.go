@@ -17,6 +17,7 @@ const (
 	LocalTrust  = "/local/v1/trust"  // noded, POST TrustRequest -> TrustReply
 	LocalStatus = "/local/v1/status" // noded, GET -> LocalStatusReply
 	LocalEvict  = "/local/v1/evict"  // noded, POST EvictRequest -> EvictReply; GET -> EvictReply
+	LocalPeers  = "/local/v1/peers"  // noded, POST PeersRequest -> PeersReply
 	LocalView   = "/local/v1/view"   // noded, GET ?after=E.V&lease=N -> LocalViewReply, long poll
 
 	LocalBootstrap   = "/local/v1/bootstrap"    // masterd, POST BootstrapRequest -> BootstrapReply
@@ -82,6 +83,23 @@ type TrustReply struct {
 	Problems []string        `json:"problems"` // in force, but something else went wrong
 }
 
+// PeersRequest says where other nodes are, while the map does not.
+type PeersRequest struct {
+	Clear bool       `json:"clear"` // forget what was said before
+	Peers []PeerHint `json:"peers"`
+}
+
+// PeerHint is where one node is. Who is there is for the map to say.
+type PeerHint struct {
+	Node      string       `json:"node"` // name or UUID
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// PeersReply lists all that is known by hints.
+type PeersReply struct {
+	Peers []PeerHint `json:"peers"`
+}
+
 // LocalStatusReply tells the command line where this node stands.
 type LocalStatusReply struct {
 	State   string          `json:"state"` // "none", "initializing", "joining", "member", "removed"
@@ -114,6 +132,8 @@ type LocalViewReply struct {
 	Term        uint64             `json:"term"` // of the newest stamp obeyed
 	Serial      uint64             `json:"serial"`
 	Evicted     []Eviction         `json:"evicted,omitempty"`
+
+	Hints map[cluster.NodeID][]netip.Addr `json:"hints,omitempty"` // see PeersRequest
 }
 
 // BootstrapRequest asks masterd to found a cluster with this node alone.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -70,6 +71,32 @@ var manySteps = []manyStep{
 		change: func(c *Cluster) Change { return Remove(c.other()) },
 		reached: func(_ *Cluster, st *state.State) error {
 			return counts(st, 3, func(*state.Node) bool { return true }, 4)
+		},
+	},
+	{
+		name: "renamed",
+		change: func(c *Cluster) Change {
+			return Change{ID: jobs.OpNodeRename, Node: c.other().ID.String(), NewName: "web.vc.test"}
+		},
+		reached: func(_ *Cluster, st *state.State) error {
+			return counts(st, 3, func(n *state.Node) bool { return n.Name == "web.vc.test" }, 1)
+		},
+	},
+	{
+		name: "a second address",
+		change: func(c *Cluster) Change {
+			n := c.other()
+			return Change{ID: jobs.OpNodeSetParams, Node: n.ID.String(), Addresses: []netip.Addr{n.Addr, elsewhere(n)}, Force: true}
+		},
+		reached: func(_ *Cluster, st *state.State) error {
+			return counts(st, 3, func(n *state.Node) bool { return len(n.Addresses) == 2 }, 1)
+		},
+	},
+	{
+		name:   "about to be added again",
+		change: func(c *Cluster) Change { return Change{ID: jobs.OpNodeReadd, Node: c.other().ID.String()} },
+		reached: func(_ *Cluster, st *state.State) error {
+			return counts(st, 2, func(n *state.Node) bool { return n.Flags.Offline }, 1)
 		},
 	},
 }

@@ -70,11 +70,23 @@ func (c *Cluster) newNode(i int) *Node {
 	n.local = rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) { return n.socks.dial(ctx, n.socket) })
 	n.newRoot()
 	n.socket = n.at.NodedSock()
+	n.prepare()
+	return n
+}
+
+// prepare makes what a machine has that was just set up.
+func (n *Node) prepare() {
+	c := n.c
 	for _, dir := range []string{"/root/.ssh", "/etc/ssh", "/var/lib/rolekey/masterd"} {
 		c.must(os.MkdirAll(n.at.In(dir), 0o700))
 	}
 	c.must(os.WriteFile(n.hostKeyFile(), hostKey(c), 0o644))
-	return n
+}
+
+// KnownHosts is what root's file on this node says.
+func (n *Node) KnownHosts() (string, error) {
+	text, err := os.ReadFile(n.at.In("/root/.ssh/known_hosts"))
+	return string(text), err
 }
 
 // newRoot moves the node to a new folder.

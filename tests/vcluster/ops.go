@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -101,7 +102,10 @@ type Change struct {
 	Offline         *bool  `json:"offline,omitempty"`
 	AutoPromote     bool   `json:"auto_promote,omitempty"`
 	Force           bool   `json:"force,omitempty"`
-	Pool            int    `json:"candidate_pool_size,omitempty"`
+	NewName         string `json:"new_name,omitempty"`
+
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Pool      int          `json:"candidate_pool_size,omitempty"`
 }
 
 // Candidate is the change that promotes or demotes a node; others are promoted
