@@ -43,8 +43,11 @@ type part struct {
 
 var layouts = []layout{
 	{lab.Config{Nodes: 5, CandidatePoolSize: 3}, []part{
-		{"memory", (*bench).memory}, {"roles", (*bench).roles}, {"start", (*bench).coldStart},
-		{"handover", (*bench).handover}, {"failover", (*bench).failover},
+		{"memory", (*bench).memory},
+		{"roles", (*bench).roles},
+		{"start", (*bench).coldStart},
+		{"handover", (*bench).handover},
+		{"failover", (*bench).failover},
 	}},
 	{lab.Config{Nodes: 1}, []part{{"jobs", (*bench).jobs}}},
 }

@@ -131,7 +131,7 @@ func (u *usurperMaster) heartbeat(context.Context) {
 		u.mu.Unlock()
 	}
 	u.others(func(to *Node) {
-		_ = u.raft(to, consensus.MessageAppendEntries, &raft.AppendEntriesRequest{RPCHeader: u.header(), Term: u.now(), Leader: []byte(u.id)}) // who listens, listens
+		_ = u.raft(to, consensus.MessageAppendEntries, &raft.AppendEntriesRequest{RPCHeader: u.header(), Term: u.now()}) // who listens, listens
 	})
 }
 
