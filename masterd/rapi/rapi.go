@@ -82,6 +82,7 @@ func (a *api) routes() []route {
 
 		{"DELETE", node, a.remove},
 		{"GET", node + "/state", a.inspect},
+		{"GET", node + "/details", a.details},
 		{"POST", "/2/jobs/archive", a.archive},
 		{"GET", "/2/map", a.clusterMap},
 		{"POST", "/2/verify", a.verify},

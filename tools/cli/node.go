@@ -132,8 +132,9 @@ func (a *app) removeCommand() *cobra.Command {
 		Use:   "remove NODE",
 		Short: "Remove a node from the cluster",
 		Long: `Removes a node: every other node refuses it from then on. The node itself need
-not be reachable; when it returns it is told, and cleans up.`,
-		Example: "  gnt-node remove node4",
+not be reachable, nor be alive. On the machine itself  noded leave --yes  destroys
+what is left of the cluster.`,
+		Example: "  gnt-node remove node4 && ssh node4 noded leave --yes",
 		Args:    exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, state, ok, err := a.change(cmd.Context(), s, http.MethodDelete, nodePath(args[0], ""), nil)
@@ -142,6 +143,8 @@ not be reachable; when it returns it is told, and cleans up.`,
 			}
 			if a.asJSON {
 				err = a.printJSON(modified{id, args[0], [][2]string{}, state.unreachable})
+			} else if !s.dryRun {
+				a.note("Node %s is removed. On that machine, if it lives:  noded leave --yes", args[0])
 			}
 			return errors.Join(err, a.pending(state.unreachable))
 		},

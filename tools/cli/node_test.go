@@ -9,6 +9,7 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/masterd/rapi"
+	"rolekey/masterd/rapi/wire"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
 	"rolekey/pki"
@@ -318,7 +319,10 @@ func TestNodeInfo(t *testing.T) {
 	m.b.Inspected = map[cluster.NodeID]rpc.NodeState{statetest.ID(1): {Software: "v1", Fresh: true, PrivateKey: true, Foreign: []string{"SHA256:x"}}}
 	out := m.want(Node, "info")
 	for _, want := range []string{
-		"- Node name: node1.lab.test\n  UUID: ", "\n    root key on the node: True\n", "\n    foreign keys of former candidates:\n      - SHA256:x\n",
+		"- Node name: node1.lab.test\n  primary ip: 10.77.0.1\n  secondary ip: 10.77.0.1\n  master candidate: True\n  drained: False\n" +
+			"  offline: False\n  master_capable: True\n  vm_capable: True\n  node parameters:\n    ssh_port: 22\n  UUID: ",
+		"\n  ssh host keys:\n    - SHA256:", "\n  root ssh keys:\n    - SHA256:", "\n  last contact: 2026-", "\n  map confirmed: not known\n",
+		"\n    root key on the node: True\n", "\n    foreign keys of former candidates:\n      - SHA256:x\n",
 		"- Node name: node2.lab.test\n", "\n  answer: the node does not answer\n", "\n  answer: the node is set offline\n",
 	} {
 		if !strings.Contains(out, want) {
@@ -329,9 +333,11 @@ func TestNodeInfo(t *testing.T) {
 		Name  string
 		State *rpc.NodeState
 		Error string
+
+		Details wire.NodeDetails
 	}
 	m.wantJSON(&list, Node, "info", "--json", "node1", "node2")
-	if len(list) != 2 || list[0].State == nil || !list[0].State.PrivateKey || list[1].State != nil || list[1].Error == "" {
+	if len(list) != 2 || list[0].State == nil || !list[0].State.PrivateKey || list[1].State != nil || list[1].Error == "" || len(list[1].Details.Client) != 1 || list[1].Details.HeadVersion == 0 {
 		t.Errorf("%+v", list)
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +24,8 @@ type nodeReport struct {
 	wire.Node
 	State json.RawMessage `json:"state"` // what the node says itself; null: it does not answer
 	Error string          `json:"error"` // why not
+
+	Details wire.NodeDetails `json:"details"` // what the cluster knows of it
 }
 
 func (a *app) nodeInfoCommand() *cobra.Command {
@@ -56,6 +60,10 @@ func (a *app) inspect(ctx context.Context, nodes []wire.Node) []nodeReport {
 	var wg sync.WaitGroup
 	for i, n := range nodes {
 		reports[i] = nodeReport{Node: n, State: json.RawMessage("null")}
+		if err := a.client.get(ctx, nodePath(n.UUID.String(), "/details"), &reports[i].Details); err != nil {
+			reports[i].Error = err.Error()
+			continue
+		}
 		if n.Offline {
 			reports[i].Error = "the node is set offline"
 			continue
@@ -84,37 +92,88 @@ type nodeState struct {
 	Foreign    []string        `json:"foreign"`
 }
 
+// items describes a node: first what Ganeti says of one, in its order and words.
 func (r nodeReport) items() []item {
-	n := r.Node
-	addresses := make([]string, len(n.Addresses))
-	for i, a := range n.Addresses {
-		addresses[i] = a.String()
-	}
+	n, d := r.Node, r.Details
 	out := []item{
 		{"Node name", string(n.Name)},
-		{"UUID", n.UUID.String()},
 		{"primary ip", n.PIP.String()},
 		{"secondary ip", n.SIP.String()},
-		{"addresses", addresses},
-		{"role", n.RoleName.String()},
 		{"master candidate", yesNo(n.MasterCandidate)},
 		{"drained", yesNo(n.Drained)},
 		{"offline", yesNo(n.Offline)},
 		{"master_capable", yesNo(n.MasterCapable)},
 		{"vm_capable", yesNo(n.VMCapable)},
-		{"voter", yesNo(n.Voter)},
+		{"node parameters", []item{{"ssh_port", n.Ports.SSH}}},
+		{"UUID", n.UUID.String()},
 		{"incarnation", n.Incarnation},
-		{"map confirmed", mapVersion(n)},
-		{"tags", n.Tags},
+		{"addresses", addressTexts(n.Addresses)},
+		{"role", n.RoleName.String()},
+		{"voter", yesNo(n.Voter)},
+		{"tags", append([]string{}, n.Tags...)},
+		{"ssh host keys", append([]string{}, d.HostKeys...)},
+		{"root ssh keys", append([]string{}, d.SSHKeys...)},
+		{"certificates", certificateItems(d.Certificates)},
+		{"map confirmed", confirmed(n)},
+		{"newest map", fmt.Sprintf("%d.%d", d.HeadEpoch, d.HeadVersion)},
+		{"last contact", moment(d.LastContact, "none")},
+		{"rpc trust ends", moment(d.RPCUntil, "not known")},
+		{"ssh trust ends", moment(d.SSHUntil, "not known")},
+		{"pending", append([]string{}, d.Pending...)},
 	}
+	return append(out, item{"answer", r.answer()})
+}
+
+func confirmed(n wire.Node) string {
+	if n.MapVersion == 0 {
+		return "not known"
+	}
+	return fmt.Sprintf("%d.%d", n.MapEpoch, n.MapVersion)
+}
+
+func moment(t *time.Time, none string) string {
+	if t == nil {
+		return none
+	}
+	return when(*t)
+}
+
+func addressTexts(addrs []netip.Addr) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a.String()
+	}
+	return out
+}
+
+func certificateItems(certs []wire.NodeCertificate) []item {
+	out := []item{}
+	for _, c := range certs {
+		pins := []string{}
+		for _, p := range c.Pins {
+			pins = append(pins, p.String())
+		}
+		out = append(out, item{c.Kind, []item{
+			{"digest", c.Digest.String()},
+			{"key pins", pins},
+			{"name", string(c.Name)},
+			{"expires", when(c.NotAfter)},
+			{"renewed at", when(c.RenewAt)},
+		}})
+	}
+	return out
+}
+
+// answer is what the node said when it was asked now, or why it did not.
+func (r nodeReport) answer() any {
 	var s nodeState
 	if r.Error == "" && json.Unmarshal(r.State, &s) != nil {
 		r.Error = "its answer is not understood"
 	}
 	if r.Error != "" {
-		return append(out, item{"answer", r.Error})
+		return r.Error
 	}
-	return append(out, item{"answer", []item{
+	return []item{
 		{"software", s.Software},
 		{"map", fmt.Sprintf("%s %s", s.Version, s.Hash.Short())},
 		{"fresh", yesNo(s.Fresh)},
@@ -122,7 +181,7 @@ func (r nodeReport) items() []item {
 		{"authorized keys", len(s.Authorized)},
 		{"problems", append([]string{}, s.Problems...)},
 		{"foreign keys of former candidates", append([]string{}, s.Foreign...)},
-	}})
+	}
 }
 
 // unknownNode words the refusal of a node that does not exist.

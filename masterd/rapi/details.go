@@ -1,0 +1,92 @@
+package rapi
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"rolekey/cluster"
+	"rolekey/masterd/rapi/wire"
+	"rolekey/masterd/state"
+	"rolekey/pki"
+	"rolekey/sshkeys"
+)
+
+func (a *api) details(r *http.Request) (any, error) {
+	s, n, err := a.named(r)
+	if err != nil {
+		return nil, err
+	}
+	c, head := a.confirmed()[n.UUID], s.Head().Version
+	d := wire.NodeDetails{
+		Certificates: certificates(n), Client: []cluster.Digest{}, HostKeys: fingerprints(n.HostKeys), SSHKeys: []string{},
+		HeadEpoch: head.Epoch, HeadVersion: head.Version, RPCUntil: known(c.LeaseUntil), SSHUntil: known(c.SSHUntil), Pending: []string{},
+	}
+	if n.Keys != nil {
+		d.Client, d.Signing, d.SSHKeys = n.Keys.Client, n.Keys.Signing, fingerprints(n.Keys.SSH)
+	}
+	if !c.Version.IsZero() {
+		d.LastContact = known(a.now().Add(-c.Age))
+	}
+	d.Pending = append(d.Pending, pendingOf(s, n, c, d.Certificates)...)
+	return d, nil
+}
+
+func fingerprints(keys []cluster.SSHKey) []string {
+	out := []string{}
+	for _, k := range keys {
+		out = append(out, sshkeys.Fingerprint(k))
+	}
+	return out
+}
+
+// certificates reads what was issued; what cannot be read is left out.
+func certificates(n *state.Node) []wire.NodeCertificate {
+	out := []wire.NodeCertificate{}
+	for _, c := range []struct {
+		kind string
+		der  []byte
+		pins []cluster.Digest
+	}{
+		{state.CertServer, n.Certs.Server, n.Server},
+		{state.CertIdentity, n.Certs.Identity, n.Identity},
+		{state.CertCandidate, n.Certs.Candidate, nil},
+	} {
+		cert, err := pki.ParseCertDER(c.der)
+		if err != nil {
+			continue
+		}
+		id, err := pki.Identify(cert)
+		if err != nil {
+			continue
+		}
+		out = append(out, wire.NodeCertificate{
+			Kind: c.kind, Digest: id.Digest, Pins: append([]cluster.Digest{}, c.pins...), Name: id.Name, Addresses: id.Addresses,
+			NotBefore: id.NotBefore.UTC(), NotAfter: id.NotAfter.UTC(), RenewAt: id.RenewAt().UTC(),
+		})
+	}
+	return out
+}
+
+// pendingOf lists, for people, what the cluster still waits for.
+func pendingOf(s *state.State, n *state.Node, c NodeStatus, certs []wire.NodeCertificate) (out []string) {
+	head := s.Head().Version
+	if !n.Joined {
+		out = append(out, "it has been admitted, and was not in touch yet")
+	}
+	if !n.Flags.Offline && !c.Version.IsZero() && head.Newer(c.Version) {
+		out = append(out, fmt.Sprintf("it has confirmed map %s, and the newest is %s", c.Version, head))
+	}
+	for _, cert := range certs {
+		if cert.Kind != state.CertCandidate && (cert.Name != n.Name || !slices.Equal(cert.Addresses, n.Addresses)) {
+			out = append(out, fmt.Sprintf("its %s certificate is for its former name or addresses", cert.Kind))
+		}
+	}
+	for _, j := range s.SortedJobs() {
+		if !j.Status.Ended() && slices.ContainsFunc(j.Summary, func(t string) bool { return strings.Contains(t, "("+string(n.Name)+")") }) {
+			out = append(out, fmt.Sprintf("job %d, %s, is %s", j.ID, strings.Join(j.Summary, ", "), j.Status))
+		}
+	}
+	return out
+}
