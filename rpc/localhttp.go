@@ -262,8 +262,7 @@ func (c *LocalClient) Do(ctx context.Context, verb, path string, req, resp any) 
 	r.Header["Content-Type"] = contentJSON
 	answer, err := c.http.Do(r)
 	if err != nil {
-		e := cluster.Errorf(cluster.CodeUnavailable, "the daemon does not answer: %v", err).WithHint("is it running?")
-		return &callError{e, err}
+		return unanswered(err)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
@@ -285,4 +284,9 @@ func decodeLocalReply(body io.Reader, resp any) error {
 		return cluster.Errorf(cluster.CodeBadFormat, "local answer: %v", err)
 	}
 	return nil
+}
+
+func unanswered(err error) error {
+	e := cluster.Errorf(cluster.CodeUnavailable, "the daemon does not answer: %v", err).WithHint("is it running?")
+	return &callError{e, err}
 }

@@ -9,7 +9,21 @@ import (
 const (
 	LocalRecover = "/local/v1/recover" // noded, POST RecoverRequest -> RecoverReply
 	LocalRevive  = "/local/v1/revive"  // masterd, POST ReviveRequest -> ReviveReply
+	LocalBackup  = "/local/v1/backup"  // masterd, POST BackupRequest -> stream, about it a BackupReply
 )
+
+// BackupRequest asks for a backup that is encrypted to age or ssh public keys.
+type BackupRequest struct {
+	Recipients []string `json:"recipients"`
+}
+
+// BackupReply tells how new the backup is.
+type BackupReply struct {
+	Version cluster.Version `json:"version"`
+	Hash    cluster.Digest  `json:"hash"`
+	Index   uint64          `json:"index"`
+	Fresh   bool            `json:"fresh"` // the candidate has heard of the master within the lease
+}
 
 // RecoverRequest asks for the map that would go on with this node alone, and,
 // with that payload and the signatures of the recovery keys on it, puts it in
