@@ -28,6 +28,9 @@ func clusterSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.Ra
 	left := &resume{Op: r.op, Results: [][2]string{}}
 	if after.CandidatePoolSize != s.Params.CandidatePoolSize {
 		left.Steps = []roles.Step{{Kind: roles.StepPool}}
+		if m, ok := roles.StayNotice(s, after.CandidatePoolSize); ok {
+			r.say(m.String())
+		}
 	}
 	for _, m := range roles.ParamsNotices(s.Params, after) {
 		r.say(m.String())

@@ -20,7 +20,7 @@ func TestPoolShrinkKeepsEverybody(t *testing.T) {
 	}
 	for _, want := range []string{
 		" - INFO: Note: more nodes are candidates (3) than desired (1)",
-		" - INFO: All of them stay candidates (node1.lab.test, node2.lab.test, node3.lab.test): nobody loses",
+		" - INFO: All candidates stay so (node1.lab.test, node2.lab.test, node3.lab.test): nobody loses",
 	} {
 		if !strings.Contains(logOf(j), want) {
 			t.Errorf("log %q lacks %q", logOf(j), want)

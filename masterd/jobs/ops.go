@@ -461,7 +461,7 @@ func (r *run) fillPool(ctx context.Context, left cluster.NodeID) error {
 	if len(promoted) > 0 {
 		r.say(roles.PromotedNotice(promoted).String())
 	}
-	for _, m := range roles.ShrinkNotices(r.c.State()) {
+	if m, ok := roles.SurplusNotice(r.c.State()); ok {
 		r.say(m.String())
 	}
 	return nil

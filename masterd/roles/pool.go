@@ -85,22 +85,17 @@ func SurplusNotice(s *state.State, except ...cluster.NodeID) (m Message, ok bool
 	return info("Note: more nodes are candidates (%d) than desired (%d)", p.Now, p.Should), p.Now > p.Should
 }
 
-// ShrinkNotices say, of a pool that is larger than wanted, who stays in it and
-// why; none when it is not.
-func ShrinkNotices(s *state.State) []Message {
-	surplus, ok := SurplusNotice(s)
-	if !ok {
-		return nil
-	}
+// StayNotice says, when a pool of this size is smaller than what is in it, who
+// stays in it and why; ok is false when it is not.
+func StayNotice(s *state.State, size int) (m Message, ok bool) {
 	var stay []string
 	for _, n := range s.SortedNodes() {
 		if n.Flags.MasterCandidate {
 			stay = append(stay, string(n.Name))
 		}
 	}
-	return []Message{surplus, info(
-		"All of them stay candidates (%s): nobody loses root's keys because a number changed; to demote one: gnt-node modify --master-candidate=no NODE",
-		strings.Join(stay, ", "))}
+	return info("All candidates stay so (%s): nobody loses root's keys because a number changed; to demote one: gnt-node modify --master-candidate=no NODE",
+		strings.Join(stay, ", ")), len(stay) > size
 }
 
 // Message is a line of a job's log.
