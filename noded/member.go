@@ -45,6 +45,7 @@ type member struct {
 	certs   map[string]*liveCert
 	terms   *terms
 	evicted *evictions
+	hooks   *hooks
 	step    func(name string) error // where tests make a crash
 	hints   *hints
 
@@ -91,7 +92,7 @@ func (c *liveCert) identity() (pki.Identity, error) { return pki.Identify(c.pair
 // it.
 func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m := &member{
-		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, step: d.step, keys: d.keys, certs: map[string]*liveCert{},
+		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, step: d.step, keys: d.keys, certs: map[string]*liveCert{}, hooks: newHooks(d.cfg.Paths),
 		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
@@ -213,7 +214,11 @@ func (m *member) run(ctx context.Context) error {
 	return errors.Join(g.Wait(), m.close())
 }
 
-func (m *member) close() error { return errors.Join(m.server.Close(), m.client.Close()) }
+func (m *member) close() error {
+	err := errors.Join(m.server.Close(), m.client.Close())
+	m.hooks.wait()
+	return err
+}
 
 // self is this node in the roster in force, or nil.
 func (m *member) self() *candmap.RosterNode {

@@ -18,6 +18,7 @@ func (m *member) routes() {
 	m.server.Handle(rpc.MethodState, m.serveState)
 	m.server.Handle(rpc.MethodKeyCreate, m.createKey)
 	m.server.Handle(rpc.MethodKeyDestroy, m.destroyKey)
+	m.server.Handle(rpc.MethodHooks, m.runHooks)
 	m.server.Handle(rpc.MethodSSHProbe, m.probeSSH)
 }
 

@@ -74,6 +74,7 @@ var (
 	MethodState      = Method{Name: "state", Verb: http.MethodGet, Path: "/v1/state", Tier: TierCandidate, MaxReply: 4 << 20, Timeout: slowCall}
 	MethodKeyCreate  = Method{Name: "key-create", Verb: http.MethodPost, Path: "/v1/key/create", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodKeyDestroy = Method{Name: "key-destroy", Verb: http.MethodPost, Path: "/v1/key/destroy", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
+	MethodHooks      = Method{Name: "hooks", Verb: http.MethodPost, Path: "/v1/hooks", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodSSHProbe   = Method{Name: "ssh-probe", Verb: http.MethodPost, Path: "/v1/ssh/probe", Tier: TierMaster, MaxBody: 8 << 20, MaxReply: 4 << 20, Timeout: raftCall}
 )
 
@@ -90,7 +91,7 @@ var (
 func NodedMethods() []Method {
 	return []Method{
 		MethodVersion, MethodHealth, MethodMapPut, MethodBeaconPut, MethodMapGet,
-		MethodRosterGet, MethodState, MethodKeyCreate, MethodKeyDestroy, MethodSSHProbe,
+		MethodRosterGet, MethodState, MethodKeyCreate, MethodKeyDestroy, MethodHooks, MethodSSHProbe,
 	}
 }
 
