@@ -28,6 +28,7 @@ const (
 	CodeConflict          Code = "conflict"
 	CodeAlreadyExists     Code = "already_exists"
 	CodeKeysLost          Code = "keys_lost"
+	CodeHooksFailed       Code = "hooks_failed"
 	CodeTooLarge          Code = "too_large"
 	CodeBadSignature      Code = "bad_signature"
 	CodeBadFormat         Code = "bad_format"
@@ -48,7 +49,7 @@ var httpStatus = map[Code]int{
 	CodeNotInRoster:   403, CodeNotInMap: 403, CodeIdentityMismatch: 403, CodeNotMaster: 403, CodeEvicted: 403,
 	CodeTokenUnknown: 403, CodeTokenUsed: 403, CodeTokenExpired: 403, CodeTokenNodeMismatch: 403,
 	CodeNotFound: 404,
-	CodeMapOlder: 409, CodeMapFork: 409, CodeTermOlder: 409, CodeConflict: 409, CodeAlreadyExists: 409, CodeKeysLost: 409,
+	CodeMapOlder: 409, CodeMapFork: 409, CodeTermOlder: 409, CodeConflict: 409, CodeAlreadyExists: 409, CodeKeysLost: 409, CodeHooksFailed: 409,
 	CodeTooLarge:     413,
 	CodeBadSignature: 422, CodeBadFormat: 422, CodeUnsupportedFormat: 422, CodeTrustExpired: 422,
 	CodeBusy:     429,

@@ -121,6 +121,11 @@ func (d *Daemon) Admit(ctx context.Context, spec rapi.AdmitSpec) (rapi.AdmitResu
 	if err := m.Ready(); err != nil {
 		return rapi.AdmitResult{}, err
 	}
+	if l := m.office.holder(); l != nil {
+		if err := l.mayAdmit(ctx, spec); err != nil {
+			return rapi.AdmitResult{}, err
+		}
+	}
 	rec, seed, err := pki.NewRecord(spec.Record(), d.cfg.Now())
 	if err != nil {
 		return rapi.AdmitResult{}, err

@@ -36,15 +36,34 @@ func (c calls) PutBeacon(ctx context.Context, node cluster.NodeID, env candmap.E
 // KeyCreate implements nodeKeys.
 func (c calls) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
 	var keys rpc.CandidateKeys
-	err := c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodKeyCreate, "", r, &keys)
-	if l := c.member.office.holder(); cluster.CodeOf(err) == cluster.CodeMapStale && l != nil {
-		// A node that has just joined or come back has heard no beacon yet.
-		if err := l.beacon(ctx, beaconTimeout); err != nil {
-			return keys, err
-		}
-		err = c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodKeyCreate, "", r, &keys)
-	}
+	err := c.order(ctx, node, rpc.MethodKeyCreate, r, &keys)
 	return keys, err
+}
+
+// Hooks implements hooks.Asker.
+func (c calls) Hooks(ctx context.Context, node cluster.NodeID, r rpc.HooksRequest) (rpc.HooksReply, error) {
+	var reply rpc.HooksReply
+	err := c.order(ctx, node, rpc.MethodHooks, r, &reply)
+	return reply, err
+}
+
+// Pulse implements hooks.Asker. Anybody may ask for the version.
+func (c calls) Pulse(ctx context.Context, node cluster.NodeID) error {
+	var v rpc.VersionReply
+	return c.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodVersion, "", nil, &v)
+}
+
+// order makes a call that changes a node. One that has just joined or come back
+// has heard no beacon yet, and gets it first.
+func (c calls) order(ctx context.Context, node cluster.NodeID, m rpc.Method, req, resp any) error {
+	err := c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, m, "", req, resp)
+	if l := c.member.office.holder(); cluster.CodeOf(err) == cluster.CodeMapStale && l != nil {
+		if err := l.beacon(ctx, beaconTimeout); err != nil {
+			return err
+		}
+		err = c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, m, "", req, resp)
+	}
+	return err
 }
 
 // KeyDestroy implements nodeKeys.

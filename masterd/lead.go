@@ -13,6 +13,7 @@ import (
 	"rolekey/internal/audit"
 	"rolekey/internal/task"
 	"rolekey/masterd/consensus"
+	"rolekey/masterd/hooks"
 	"rolekey/masterd/state"
 	"rolekey/masterd/verify"
 	"rolekey/rpc"
@@ -27,7 +28,8 @@ type leader struct {
 	push    *pusher
 	sign    signFunc
 	nodes   nodeKeys
-	ask     verify.Asker
+	ask     verify.Nodes
+	scripts hooks.Asker
 	alive   func(ctx context.Context, voter cluster.NodeID) bool // its masterd answers
 	evicts  func(cluster.NodeID) bool                            // nil: nobody
 	client  *rpc.Client
@@ -41,10 +43,12 @@ type leader struct {
 	publishing chan struct{}   // held by whoever collects signatures of maps
 	moving     chan struct{}   // held by whoever gives and takes votes
 	wake       chan struct{}
+	admitting  chan struct{} // held by whoever asks hooks about a new node
 	ready      chan struct{} // closes when this node has named itself master
 	ensured    map[cluster.NodeID]ensured
 	levelAsked time.Time                    // when the nodes were asked last whether they are upgraded
 	again      map[cluster.NodeID]time.Time // when a job was last given to promote a node again
+	former     cluster.NodeID               // the master before this one; zero: this node was it
 }
 
 // run leads until ctx ends or something fails; then raft elects again.
@@ -59,6 +63,9 @@ func (l *leader) run(ctx context.Context) error {
 	g := task.New(ctx)
 	g.Go("beacons", l.beacons)
 	g.Go("reconcile", l.reconcile)
+	if !l.former.IsZero() {
+		g.Go("hooks", func(ctx context.Context) error { l.failoverHooks(ctx, l.former); return nil })
+	}
 	g.Go("jobs", func(ctx context.Context) error { return l.work(ctx, l) })
 	return g.Wait()
 }
@@ -99,6 +106,7 @@ func (l *leader) takeOffice(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.former = st.Master
 	l.node.Kick()
 	return l.publishBriefly(ctx, result.Version)
 }

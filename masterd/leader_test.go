@@ -115,7 +115,8 @@ func newReign(t *testing.T, lab *statetest.Lab) *reign {
 	keeper := keeperAt(t, lab.S.Chain[0], key, now)
 	<-node.Leadership()
 	r.l = &leader{
-		node: node, self: statetest.ID(1), keeper: keeper, nodes: r.keys, clock: newClock(now), log: zap.NewNop(), alive: func(context.Context, cluster.NodeID) bool { return true },
+		scripts: noHooks{},
+		node:    node, self: statetest.ID(1), keeper: keeper, nodes: r.keys, clock: newClock(now), log: zap.NewNop(), alive: func(context.Context, cluster.NodeID) bool { return true },
 		push: &pusher{call: r.world, reach: newReach(), now: now, chain: keeper.Since},
 		sign: func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
 			return r.signer.sign(ctx, voter, req)
@@ -401,3 +402,12 @@ func TestOfficeIsTakenWithoutTheDead(t *testing.T) {
 		}
 	})
 }
+
+// noHooks are nodes without hooks.
+type noHooks struct{}
+
+func (noHooks) Hooks(context.Context, cluster.NodeID, rpc.HooksRequest) (rpc.HooksReply, error) {
+	return rpc.HooksReply{}, nil
+}
+
+func (noHooks) Pulse(context.Context, cluster.NodeID) error { return nil }

@@ -11,6 +11,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/masterd/hooks"
 	"rolekey/masterd/jobs"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
@@ -144,8 +145,12 @@ func (w worker) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDes
 // Verify implements jobs.Cluster.
 func (w worker) Verify(ctx context.Context, op json.RawMessage, tell func(string)) (bool, error) {
 	view := func() (*state.State, *candmap.Verified) { return w.State(), w.l.held() }
-	return verify.Run(ctx, w.l.ask, view, op, w.Now, tell)
+	ask := verifier{w.l.ask, w}
+	return verify.Run(ctx, ask, view, op, w.Now, tell)
 }
+
+// Hooks implements jobs.Cluster.
+func (w worker) Hooks(ctx context.Context, c hooks.Call) hooks.Report { return w.l.hooks(ctx, c) }
 
 // Voting implements jobs.Cluster.
 func (w worker) Voting(ctx context.Context) roles.View { return w.l.votingNow(ctx) }

@@ -23,8 +23,6 @@ const (
 
 // Names of hooks: an operation's scripts lie in NAME-pre.d and NAME-post.d.
 const (
-	HookClusterInit    = "cluster-init"
-	HookClusterDestroy = "cluster-destroy"
 	HookClusterModify  = "cluster-modify"
 	HookClusterRename  = "cluster-rename"
 	HookClusterRenew   = "cluster-renew"
@@ -37,7 +35,7 @@ const (
 
 // hookObjects tells for each hook what kind of object it is about.
 var hookObjects = map[string]string{
-	HookClusterInit: "CLUSTER", HookClusterDestroy: "CLUSTER", HookClusterModify: "CLUSTER", HookClusterRename: "CLUSTER",
+	HookClusterModify: "CLUSTER", HookClusterRename: "CLUSTER",
 	HookClusterRenew: "CLUSTER", HookClusterVerify: "CLUSTER", HookMasterFailover: "CLUSTER",
 	HookNodeAdd: "NODE", HookNodeModify: "NODE", HookNodeRemove: "NODE",
 }

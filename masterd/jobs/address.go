@@ -245,7 +245,10 @@ func (r *run) relocate(ctx context.Context, n *state.Node, change state.NodeAddr
 		}
 		return json.Marshal(results)
 	}
-	left := &resume{Op: r.op, Node: *n, Results: results}
+	if err := r.before(ctx, n); err != nil {
+		return nil, err
+	}
+	left := &resume{Op: r.op, Node: *n, Results: results, Steps: []roles.Step{postStep(n.UUID)}}
 	result, err := r.enact(ctx, left, func(u *state.JobUpdate) (string, any) {
 		change.Job = u
 		return state.KindNodeAddress, change

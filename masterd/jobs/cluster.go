@@ -64,6 +64,10 @@ func (r *run) commitCluster(ctx context.Context, kind string, left *resume, body
 	if r.dry {
 		return r.rehearseCluster(kind, left, body(nil))
 	}
+	if err := r.before(ctx, nil); err != nil {
+		return nil, err
+	}
+	left.Steps = append(left.Steps, postStep(cluster.NodeID{}))
 	result, err := r.enact(ctx, left, func(u *state.JobUpdate) (string, any) { return kind, body(u) })
 	if err != nil {
 		return nil, asPrereq(err)

@@ -23,6 +23,7 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/internal/task"
+	"rolekey/masterd/hooks"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/rpc"
@@ -60,6 +61,8 @@ type Cluster interface {
 	// Verify checks the cluster, tells each line of its report, and returns
 	// whether all is well.
 	Verify(ctx context.Context, op json.RawMessage, tell func(line string)) (bool, error)
+	// Hooks has nodes run the administrator's scripts.
+	Hooks(ctx context.Context, c hooks.Call) hooks.Report
 }
 
 // Runner runs jobs.
@@ -299,9 +302,13 @@ func (r *run) finish(ctx context.Context, err error) error {
 // failure renders an error as Ganeti's opresult.
 func failure(err error) json.RawMessage {
 	var p *roles.PrereqError
+	var veto *hooks.Abort
 	result := []any{"OpExecError", []string{err.Error()}}
-	if errors.As(err, &p) {
+	switch {
+	case errors.As(err, &p):
 		result = []any{"OpPrereqError", []string{p.Msg, string(p.Class)}}
+	case errors.As(err, &veto):
+		result = []any{"HooksAbort", veto.Args()}
 	}
 	b, err := json.Marshal(result)
 	if err != nil {

@@ -73,17 +73,16 @@ func nodeSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.RawMe
 	if op.opAddress.given() {
 		return r.setAddress(ctx, op)
 	}
-	plan, err := roles.PlanModify(r.c.State(), roles.Modify{
-		Node: op.Node, MasterCandidate: op.MasterCandidate, Drained: op.Drained, Offline: op.Offline,
-		MasterCapable: op.MasterCapable, VMCapable: op.VMCapable, AutoPromote: op.AutoPromote, Force: op.Force, RAPI: op.RAPI,
+	return r.perform(ctx, func(s *state.State) (roles.Plan, error) {
+		return roles.PlanModify(s, roles.Modify{
+			Node: op.Node, MasterCandidate: op.MasterCandidate, Drained: op.Drained, Offline: op.Offline,
+			MasterCapable: op.MasterCapable, VMCapable: op.VMCapable, AutoPromote: op.AutoPromote, Force: op.Force, RAPI: op.RAPI,
+		})
 	})
-	if err != nil {
-		return nil, err
-	}
-	return r.carryOut(ctx, plan)
 }
 
-// nodeAdd follows the first contact of a node that was admitted.
+// nodeAdd follows the first contact of a node that was admitted. The pre phase
+// of its hooks was run when the node's admission string was made.
 func nodeAdd(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
 	var op opNode
 	if err := json.Unmarshal(raw, &op); err != nil {
@@ -97,7 +96,11 @@ func nodeAdd(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage,
 	if err != nil {
 		return nil, err
 	}
-	return r.carryOut(ctx, plan)
+	result, err := r.carryOut(ctx, withPost(plan))
+	if err == nil && plan.NoOp() {
+		r.postHooks(ctx, n)
+	}
+	return result, err
 }
 
 func nodeRemove(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
@@ -105,11 +108,7 @@ func nodeRemove(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessa
 	if err := json.Unmarshal(raw, &op); err != nil {
 		return nil, errUnreadable
 	}
-	plan, err := roles.PlanRemove(r.c.State(), op.Node)
-	if err != nil {
-		return nil, err
-	}
-	return r.carryOut(ctx, plan)
+	return r.perform(ctx, func(s *state.State) (roles.Plan, error) { return roles.PlanRemove(s, op.Node) })
 }
 
 // stepPromote is the second half of a re-keying.
@@ -397,6 +396,8 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 			err = r.fillPool(ctx, left.Node.UUID)
 		case stepPromote:
 			err = r.promote(ctx, left.Node.UUID)
+		case stepHooks:
+			r.postHooks(ctx, &left.Node)
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

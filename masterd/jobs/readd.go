@@ -36,7 +36,10 @@ func nodeReadd(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessag
 	if !n.Flags.MasterCandidate {
 		return json.Marshal([][2]string{})
 	}
-	return r.carryOut(ctx, readdPlan(s, n))
+	if err := r.before(ctx, n); err != nil {
+		return nil, err
+	}
+	return r.carryOut(ctx, readdPlan(r.c.State(), n))
 }
 
 func readdPlan(s *state.State, n *state.Node) roles.Plan {

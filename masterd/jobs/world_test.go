@@ -16,6 +16,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/masterd/hooks"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
@@ -49,9 +50,10 @@ type world struct {
 	machines map[cluster.NodeID]*machine
 	raft     []cluster.NodeID // servers that raft has and the map has no more
 	calls    []string
-	report   []string // of verify
-	verdict  error    // of verify
-	untilEnd bool     // a verification takes until it is ended
+	report   []string                        // of verify
+	verdict  error                           // of verify
+	untilEnd bool                            // a verification takes until it is ended
+	scripts  func(c hooks.Call) hooks.Report // nil: no node has hooks
 
 	// The master dies at the call with this number, before its effect or after.
 	dieAt  int
@@ -353,6 +355,17 @@ func (w *world) Verify(ctx context.Context, _ json.RawMessage, tell func(string)
 		tell(line)
 	}
 	return len(w.report) == 0, err
+}
+
+func (w *world) Hooks(ctx context.Context, c hooks.Call) (report hooks.Report) {
+	if w.scripts == nil {
+		return nil
+	}
+	_ = w.call(ctx, "hooks "+c.Hook+"-"+c.Phase, func() error {
+		report = w.scripts(c)
+		return nil
+	})
+	return report
 }
 
 // submit queues a job and returns its number.

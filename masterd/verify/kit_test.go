@@ -13,6 +13,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/masterd/hooks"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
 	"rolekey/rpc"
@@ -28,6 +29,7 @@ type field struct {
 	errs    map[cluster.NodeID]error
 	logins  func(from, to cluster.NodeID) string
 	late    func(node cluster.NodeID, a *rpc.NodeState) // changes an answer while it is given
+	scripts hooks.Report
 	opts    string
 	lines   []string
 }
@@ -137,6 +139,9 @@ func (f *field) State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, 
 	}
 	return answer, nil
 }
+
+// Hooks implements Asker.
+func (f *field) Hooks(context.Context) hooks.Report { return f.scripts }
 
 // SSHProbe implements Asker.
 func (f *field) SSHProbe(_ context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error) {

@@ -16,15 +16,22 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/masterd/hooks"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/rpc"
 )
 
-// Asker asks nodes on behalf of the master.
-type Asker interface {
+// Nodes asks nodes on behalf of the master.
+type Nodes interface {
 	State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
 	SSHProbe(ctx context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error)
+}
+
+// Asker is Nodes, and the administrator's scripts on them.
+type Asker interface {
+	Nodes
+	Hooks(ctx context.Context) hooks.Report
 }
 
 // The error codes, Ganeti's where it has one for the matter.
@@ -37,11 +44,12 @@ const (
 	CodeNodeTime      = "ENODETIME"
 	CodeNodeMap       = "ENODEMAP" // Rolekey's own: the candidate map on a node
 	CodeNodeKey       = "ENODEKEY" // Rolekey's own: private keys on a node
+	CodeNodeHooks     = "ENODEHOOKS"
 )
 
 // Codes lists every code that a report can contain.
 func Codes() []string {
-	return []string{CodeClusterConfig, CodeClientCert, CodeClusterCert, CodeNodeRPC, CodeNodeSSH, CodeNodeTime, CodeNodeMap, CodeNodeKey}
+	return []string{CodeClusterConfig, CodeClientCert, CodeClusterCert, CodeNodeRPC, CodeNodeSSH, CodeNodeTime, CodeNodeMap, CodeNodeKey, CodeNodeHooks}
 }
 
 // Times of the checks.
@@ -100,6 +108,7 @@ func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func
 	c.keys()
 	c.logins(ctx)
 	c.notes()
+	c.hooks(ctx)
 	return c.bad == 0, ctx.Err()
 }
 

@@ -69,6 +69,12 @@ type prereqError struct {
 // Error implements error.
 func (e *prereqError) Error() string { return e.text }
 
+// hooksError is a change that the administrator's scripts vetoed.
+type hooksError string
+
+// Error implements error.
+func (e hooksError) Error() string { return string(e) }
+
 // drainedText is Ganeti's for a queue that takes no jobs.
 const drainedText = "Failure: the job queue is marked for drain and doesn't accept new requests"
 
@@ -96,6 +102,7 @@ func explain(w io.Writer, err error) {
 	var exit *exitError
 	var misuse usageError
 	var prereq *prereqError
+	var veto hooksError
 	var coded *cluster.Error
 	switch {
 	case errors.As(err, &exit):
@@ -108,7 +115,13 @@ func explain(w io.Writer, err error) {
 		fmt.Fprintln(w, "Aborted.")
 	case errors.As(err, &prereq):
 		explainPrereq(w, prereq.class, prereq.text, prereq.hint)
+	case errors.As(err, &veto):
+		fmt.Fprintf(w, "Failure: %s\n", veto)
 	case errors.As(err, &coded):
+		if coded.Code == cluster.CodeHooksFailed {
+			fmt.Fprintf(w, "Failure: %s\n", coded.Message)
+			return
+		}
 		if errors.Is(err, errSilent) {
 			fmt.Fprintln(w, coded.Message)
 			return

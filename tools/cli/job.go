@@ -264,6 +264,9 @@ func decodeFailure(result json.RawMessage, text string) error {
 	if kind == "OpPrereqError" && len(args) == 2 {
 		return &prereqError{class: fmt.Sprint(args[1]), text: msg, hint: hint}
 	}
+	if kind == "HooksAbort" {
+		return hooksError(text)
+	}
 	if kind == "OpPrereqError" || kind == "OpExecError" {
 		if hint != "" {
 			msg += "\nhint: " + hint
