@@ -56,7 +56,11 @@ func (l *leader) mayAdmit(ctx context.Context, spec rapi.AdmitSpec) error {
 	case <-l.term.Done():
 		return errClosing
 	}
-	op := hooks.NodeAdd(spec.Name, spec.Addresses)
+	flags := cluster.Flags{
+		MasterCapable: spec.MasterCapable == nil || *spec.MasterCapable, VMCapable: spec.VMCapable == nil || *spec.VMCapable,
+	}
+	addresses, _ := spec.Apply(spec.Addresses, cluster.Ports{})
+	op := hooks.NodeAdd(spec.Name, addresses, flags)
 	op.Nodes = hooks.All(l.node.State())
 	report := l.hooks(ctx, hooks.Call{Op: op, Phase: rpc.HooksPre})
 	err := report.Veto()

@@ -70,6 +70,9 @@ func ordered(req, reply any) (e audit.Event) {
 }
 
 func (m *member) auditServed(s rpc.Served) {
+	if s.Method == rpc.MethodHooks.Name {
+		return // each script that it ran has a line of its own
+	}
 	m.audit.Write(audit.Event{Act: audit.RPCServed, Caller: s.Caller, Op: s.Method, Version: s.Stamp.Version})
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/internal/paths"
 	"rolekey/rpc"
 )
@@ -49,7 +50,17 @@ func (m *member) runHooks(ctx context.Context, q *rpc.Request) (any, error) {
 	if err := req.Check(); err != nil {
 		return nil, err
 	}
-	return m.hooks.run(ctx, req, func(start func() error) error { return rpc.Effect(ctx, start) })
+	reply, err := m.hooks.run(ctx, req, func(start func() error) error { return rpc.Effect(ctx, start) })
+	for _, r := range reply.Results {
+		m.audit.Write(audit.Event{
+			Act: audit.HookRun, Outcome: hookOutcomes[r.Status], Caller: q.Caller(), Op: req.Hook + " " + req.Phase, Target: r.Script, Version: q.Stamp.Version,
+		})
+	}
+	return reply, err
+}
+
+var hookOutcomes = map[rpc.HookStatus]audit.Outcome{
+	rpc.HookSucceeded: audit.OK, rpc.HookFailed: audit.Failed, rpc.HookRefused: audit.Refused,
 }
 
 // run runs the scripts one after the other. effect makes each start; its error
@@ -75,6 +86,9 @@ func (h *hooks) run(ctx context.Context, req rpc.HooksRequest, effect func(func(
 			limit := min(h.script, time.Until(end))
 			out := &hookOutput{left: min(room, maxScriptOutput)}
 			reason, err := h.one(ctx, filepath.Join(h.dir, folder, s.name), req.Environ(), out, limit, effect)
+			if err != nil && reason != "" {
+				reply.Results = append(reply.Results, rpc.HookResult{Script: s.name, Status: rpc.HookFailed, Reason: reason})
+			}
 			if err != nil {
 				return reply, err
 			}
@@ -94,7 +108,7 @@ func (h *hooks) run(ctx context.Context, req rpc.HooksRequest, effect func(func(
 const drainDelay = 500 * time.Millisecond
 
 // one runs a script and returns why it failed, or "". An error means that the
-// call is over.
+// call is over, and a reason beside it that the script had begun.
 func (h *hooks) one(ctx context.Context, path string, env []string, out *hookOutput, limit time.Duration, effect func(func() error) error) (reason string, err error) {
 	if limit <= 0 {
 		return fmt.Sprintf("not run: the scripts before it took all of %s", h.phase), nil
@@ -121,7 +135,7 @@ func (h *hooks) one(ctx context.Context, path string, env []string, out *hookOut
 		return fmt.Sprintf("killed after %s", limit.Round(time.Millisecond)), nil
 	case <-ctx.Done():
 		kill(cmd)
-		return "", fmt.Errorf("run hooks: %w", context.Cause(ctx))
+		return "killed: its caller is gone", fmt.Errorf("run hooks: %w", context.Cause(ctx))
 	}
 }
 

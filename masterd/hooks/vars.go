@@ -61,11 +61,11 @@ func OnMaster(s *state.State, hook string) Op {
 	return Op{Hook: hook, Vars: map[string]string{"OP_TARGET": string(s.Cluster.Name)}, Nodes: []cluster.NodeID{s.Master}}
 }
 
-// NodeAdd is the admission of a node; where it may come from is known, or not.
-func NodeAdd(name cluster.Name, addresses []netip.Addr) Op {
+// NodeAdd is the admission of a node. Where it is may not be known yet.
+func NodeAdd(name cluster.Name, addresses []netip.Addr, f cluster.Flags) Op {
 	op := Op{Hook: rpc.HookNodeAdd, Code: "OP_NODE_ADD", Vars: map[string]string{
 		"OP_TARGET": string(name), "NODE_NAME": string(name), "NODE_PIP": "", "NODE_SIP": "",
-		"MASTER_CAPABLE": Flag(new(true)), "VM_CAPABLE": Flag(new(true)),
+		"MASTER_CAPABLE": Flag(&f.MasterCapable), "VM_CAPABLE": Flag(&f.VMCapable),
 	}}
 	if len(addresses) > 0 {
 		op.Vars["NODE_PIP"], op.Vars["NODE_SIP"] = addresses[0].String(), addresses[min(1, len(addresses)-1)].String()

@@ -43,7 +43,7 @@ var hookOps = map[string]func(s *state.State, op opNode, n *state.Node) hooks.Op
 }
 
 func hookAdd(s *state.State, _ opNode, n *state.Node) hooks.Op {
-	op := hooks.NodeAdd(n.Name, n.Addresses)
+	op := hooks.NodeAdd(n.Name, n.Addresses, n.Flags)
 	op.Nodes = hooks.All(s)
 	return op
 }
