@@ -18,6 +18,7 @@ func (d *Daemon) localRoutes() http.Handler {
 		return rpc.LocalViewAnswer{Recovered: d.unheard(v.Map)}, err
 	})
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalRevive, d.revive)
+	rpc.HandleLocal(top, http.MethodPost, rpc.LocalRefound, d.refound)
 	rpc.HandleLocalStream(top, http.MethodPost, rpc.LocalBackup, d.backUp)
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalBootstrap, d.bootstrap)
 	rpc.HandleLocal(top, http.MethodPost, rpc.LocalKeysCreate, d.createKeys)

@@ -148,6 +148,12 @@ func (p *pusher) beacon(parent context.Context, nodes []cluster.NodeID, env cand
 		all.Go(func() {
 			began := time.Now()
 			ack, err := p.call.PutBeacon(ctx, n, env)
+			if cluster.CodeOf(err) == cluster.CodeBadSignature {
+				// It holds a map of other voters, as before a recovery: it is there,
+				// and hears of this map from nobody else.
+				p.reach.strange(n)
+				return
+			}
 			p.note(parent, n, ack, err, time.Since(began))
 		})
 	}

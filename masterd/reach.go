@@ -93,6 +93,16 @@ func (r *reach) back(id cluster.NodeID) {
 	r.nodes[id] = c
 }
 
+// strange notes that a node answers and does not know the voters: it needs the
+// map at once, however long it was silent.
+func (r *reach) strange(id cluster.NodeID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.nodes[id]
+	c.failures, c.slow, c.asked, c.ack.Version = 0, 0, time.Time{}, cluster.Version{}
+	r.nodes[id] = c
+}
+
 // asking notes that an attempt begins.
 func (r *reach) asking(id cluster.NodeID, now time.Time) {
 	r.mu.Lock()

@@ -159,12 +159,12 @@ func (b *basis) owns(v *vault) error {
 	return nil
 }
 
-// revived tells how the next state differs from this node's own.
-func (b *basis) revived(next *state.State) rpc.Revived {
+// revived tells how the next state differs from the one that is at hand.
+func revived(own *state.State, newest *candmap.Verified, next *state.State) rpc.Revived {
 	r := rpc.Revived{Removed: []cluster.Name{}, Again: []cluster.Name{}}
-	_, contains := b.own.Entry(b.newest.At())
-	r.Behind = !contains
-	for _, n := range b.own.SortedNodes() {
+	e, contains := own.Entry(newest.At())
+	r.Behind = !contains || e.Hash != newest.Hash
+	for _, n := range own.SortedNodes() {
 		if next.Node(n.UUID) == nil {
 			r.Removed = append(r.Removed, n.Name)
 		}
@@ -173,12 +173,12 @@ func (b *basis) revived(next *state.State) rpc.Revived {
 		r.Again = append(r.Again, n.Name)
 	}
 	for id, j := range next.Jobs {
-		if old := b.own.Jobs[id]; old != nil && old.Status != j.Status {
+		if old := own.Jobs[id]; old != nil && old.Status != j.Status {
 			r.Jobs++
 		}
 	}
 	for id, a := range next.Admissions {
-		if b.own.Admissions[id].State != a.State {
+		if own.Admissions[id].State != a.State {
 			r.Strings++
 		}
 	}
@@ -199,7 +199,19 @@ func (b *basis) recover(issued time.Time, version uint64) (*state.State, error) 
 // recovery keys shall never sign two payloads for one version, so a later
 // request gets the same one, or another version.
 func (d *Daemon) planRevival(b *basis, dry bool) (any, error) {
-	next, err := b.recover(d.cfg.Now(), 0)
+	next, err := d.offer(b.recover, dry)
+	if err != nil {
+		return nil, err
+	}
+	return rpc.ReviveReply{Payload: next.Head().Payload, Revived: revived(b.own, b.newest, next)}, nil
+}
+
+// revivalFunc computes the state whose map is issued then, with at least that
+// version.
+type revivalFunc func(issued time.Time, version uint64) (*state.State, error)
+
+func (d *Daemon) offer(recover revivalFunc, dry bool) (*state.State, error) {
+	next, err := recover(d.cfg.Now(), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -207,22 +219,36 @@ func (d *Daemon) planRevival(b *basis, dry bool) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if noted != nil && noted.Epoch == next.HeadMap().Epoch && noted.Cluster == b.view.Cluster {
-		again, err := b.recover(noted.Issued, noted.Version)
+	if noted != nil && noted.Epoch == next.HeadMap().Epoch && noted.Cluster == next.Cluster.UUID {
+		again, err := recover(noted.Issued, noted.Version)
 		if err == nil && again.Head().Hash != noted.hash {
-			again, err = b.recover(d.cfg.Now(), noted.Version+1)
+			again, err = recover(d.cfg.Now(), noted.Version+1)
 		}
 		if err != nil {
 			return nil, err
 		}
 		next = again
 	}
-	if !dry {
-		if err := d.writeNote(next.Head().Payload); err != nil {
-			return nil, err
-		}
+	if dry {
+		return next, nil
 	}
-	return rpc.ReviveReply{Payload: next.Head().Payload, Revived: b.revived(next)}, nil
+	return next, d.writeNote(next.Head().Payload)
+}
+
+// offered computes the state of the payload that was offered, and nothing else.
+func (d *Daemon) offered(recover revivalFunc, payload []byte) (*state.State, error) {
+	noted, err := d.readNote()
+	if err != nil {
+		return nil, err
+	}
+	if noted == nil || noted.hash != cluster.DigestOf(payload) {
+		return nil, errMoved
+	}
+	next, err := recover(noted.Issued, noted.Version)
+	if err == nil && next.Head().Hash != noted.hash {
+		err = errMoved
+	}
+	return next, err
 }
 
 // note is the map that was offered to the recovery keys last.
@@ -253,19 +279,9 @@ var errMoved = cluster.Errorf(cluster.CodeConflict, "what was signed is not what
 
 // commitRevival adds this node's signature, the only voter's, and commits.
 func (d *Daemon) commitRevival(b *basis, r *rpc.ReviveRequest) (any, error) {
-	noted, err := d.readNote()
+	next, err := d.offered(b.recover, r.Payload)
 	if err != nil {
 		return nil, err
-	}
-	if noted == nil || noted.hash != cluster.DigestOf(r.Payload) {
-		return nil, errMoved
-	}
-	next, err := b.recover(noted.Issued, noted.Version)
-	if err != nil {
-		return nil, err
-	}
-	if next.Head().Hash != noted.hash {
-		return nil, errMoved
 	}
 	own, err := candmap.Sign(d.vault.signer(), candmap.MapType, r.Payload)
 	if err != nil {
@@ -281,5 +297,5 @@ func (d *Daemon) commitRevival(b *basis, r *rpc.ReviveRequest) (any, error) {
 		return nil, fmt.Errorf("commit recovered state: %w", err)
 	}
 	d.log.Warn("the cluster goes on with this node alone, by order of the recovery keys", zap.Stringer("version", next.Head().Version))
-	return rpc.ReviveReply{Payload: r.Payload, Revived: b.revived(next), Committed: &done}, nil
+	return rpc.ReviveReply{Payload: r.Payload, Revived: revived(b.own, b.newest, next), Committed: &done}, nil
 }

@@ -145,9 +145,8 @@ func checkRecovery(r *rpc.InitRequest) error {
 // beginInit makes the temporary folder, or takes up the one of an interrupted
 // run. Then that run's parameters count.
 func (d *Daemon) beginInit(r rpc.InitRequest) (f founding, completed bool, err error) {
-	if exists(d.joinDir()) {
-		return f, false, cluster.Errorf(cluster.CodeConflict, "an interrupted join is under way on this node").
-			WithHint("complete it with noded join, or give it up with noded leave --yes")
+	if err := d.underWay(d.initDir()); err != nil {
+		return f, false, err
 	}
 	path := filepath.Join(d.initDir(), requestFile)
 	if ok, err := readStrict(path, &f); err != nil || ok {

@@ -31,7 +31,8 @@ type installation struct {
 	first    candmap.Envelope // the map that is pinned
 	chain    []candmap.Envelope
 	docs     [][]byte
-	contact  bool // the keyserver is to be told of the first contact
+	older    []candmap.Envelope // maps before first, which others may need
+	contact  bool               // the keyserver is to be told of the first contact
 }
 
 // prepare returns the certificate requests of the keys in a temporary folder,
@@ -178,6 +179,11 @@ func (d *Daemon) installMap(ctx context.Context, in installation) error {
 	if !ack.Durable || len(ack.Missing) > 0 {
 		return fmt.Errorf("store the map: %d roster documents missing, problems: %q", len(ack.Missing), ack.Problems)
 	}
+	if len(in.older) > 0 {
+		if err := k.Fill(ctx, in.older); err != nil {
+			d.log.Warn("older maps are not kept here", zap.Error(err))
+		}
+	}
 	return atomicfile.SyncDir(d.cfg.Paths.StateDir())
 }
 
@@ -210,6 +216,21 @@ const (
 
 func (d *Daemon) initDir() string { return filepath.Join(d.cfg.Paths.StateDir(), "init.tmp") }
 func (d *Daemon) joinDir() string { return filepath.Join(d.cfg.Paths.StateDir(), "join.tmp") }
+func (d *Daemon) restoreDir() string {
+	return filepath.Join(d.cfg.Paths.StateDir(), "restore.tmp")
+}
+
+// underWay refuses where something else was interrupted that makes this machine
+// a node.
+func (d *Daemon) underWay(mine string) error {
+	for dir, what := range map[string]string{d.initDir(): "gnt-cluster init", d.joinDir(): "noded join", d.restoreDir(): "gnt-cluster restore"} {
+		if dir != mine && exists(filepath.Join(dir, requestFile)) {
+			return cluster.Errorf(cluster.CodeConflict, "an interrupted %s is under way on this node", what).
+				WithHint("run it again to complete it, or give it up with noded leave --yes")
+		}
+	}
+	return nil
+}
 
 // vacant fails if this node belongs to a cluster already.
 func (d *Daemon) vacant() error {

@@ -69,9 +69,8 @@ func (d *Daemon) joined(t pki.TokenFields) (rpc.JoinReply, bool) {
 // beginJoin makes the temporary folder, or takes up the one of an interrupted
 // run with the same string. Keys of another string are no use any more.
 func (d *Daemon) beginJoin(t pki.TokenFields) error {
-	if exists(filepath.Join(d.initDir(), requestFile)) {
-		return cluster.Errorf(cluster.CodeConflict, "an interrupted init is under way on this node").
-			WithHint("complete it with gnt-cluster init, or give it up with noded leave --yes")
+	if err := d.underWay(d.joinDir()); err != nil {
+		return err
 	}
 	want := joining{Record: t.Record, Cluster: t.Cluster, Name: t.Name}
 	path := filepath.Join(d.joinDir(), requestFile)

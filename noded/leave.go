@@ -28,7 +28,7 @@ func (d *Daemon) serveLeave(ctx context.Context, _ *struct{}) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if id == nil && !exists(d.initDir()) && !exists(d.joinDir()) {
+	if id == nil && !exists(d.initDir()) && !exists(d.joinDir()) && !exists(d.restoreDir()) {
 		return nil, cluster.Errorf(cluster.CodeNoMap, "this node is in no cluster")
 	}
 	if err := d.leave(context.WithoutCancel(ctx), id); err != nil {
@@ -65,7 +65,7 @@ func (d *Daemon) leave(ctx context.Context, id *identity) error {
 // erase removes the state, secrets first and the identity last.
 func (d *Daemon) erase() error {
 	dir := d.cfg.Paths.NodeDir()
-	for _, p := range []string{d.initDir(), d.joinDir(), d.cfg.Paths.MapDir()} {
+	for _, p := range []string{d.initDir(), d.joinDir(), d.restoreDir(), d.cfg.Paths.MapDir()} {
 		if err := os.RemoveAll(p); err != nil {
 			return fmt.Errorf("remove state: %w", err)
 		}
@@ -104,6 +104,8 @@ func (d *Daemon) serveStatus(context.Context, *struct{}) (any, error) {
 		s.State = phase
 	case exists(d.initDir()):
 		s.State, s.Problem = "initializing", "gnt-cluster init was interrupted; run it again to complete it"
+	case exists(d.restoreDir()):
+		s.State, s.Problem = "initializing", "gnt-cluster restore was interrupted; run it again to complete it, or give it up with noded leave --yes"
 	case exists(d.joinDir()):
 		s.State, s.Problem = "joining", "noded join was interrupted; run it again to complete it"
 	default:

@@ -107,6 +107,15 @@ func (l *localMasterd) revive(ctx context.Context, r rpc.ReviveRequest) (rpc.Rev
 	return reply, l.explain(err)
 }
 
+// refound has masterd make the state of a backup go on with this node.
+func (l *localMasterd) refound(ctx context.Context, r rpc.RefoundRequest) (rpc.RefoundReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, masterdRevival)
+	defer cancel()
+	var reply rpc.RefoundReply
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalRefound, r, &reply)
+	return reply, l.explain(err)
+}
+
 // destroyKeys has masterd destroy its keys. If it does not run, noded removes
 // the files itself: it must not depend on masterd that a lost role loses its
 // keys. Under one that hangs it removes the keys alone, since the rest may be in

@@ -1,6 +1,9 @@
 package rpc
 
 import (
+	"net/netip"
+	"time"
+
 	"rolekey/candmap"
 	"rolekey/cluster"
 )
@@ -11,6 +14,55 @@ const (
 	LocalRevive  = "/local/v1/revive"  // masterd, POST ReviveRequest -> ReviveReply
 	LocalBackup  = "/local/v1/backup"  // masterd, POST BackupRequest -> stream, about it a BackupReply
 )
+
+// Paths of restoring a backup.
+const (
+	LocalRestore = "/local/v1/restore" // noded, POST RestoreRequest -> RecoverReply
+	LocalRefound = "/local/v1/refound" // masterd, POST RefoundRequest -> RefoundReply
+)
+
+// RestoreRequest makes this machine, which is in no cluster, the first node of
+// the cluster in a backup, in two calls as RecoverRequest. It says which node
+// the machine will be: one of the backup, with its next incarnation, or a new one.
+type RestoreRequest struct {
+	Cluster     cluster.UUID       `json:"cluster"`
+	Node        cluster.NodeID     `json:"node"`
+	Incarnation uint64             `json:"incarnation"`
+	Name        cluster.Name       `json:"name"`
+	Addresses   []netip.Addr       `json:"addresses"` // empty: from noded.toml
+	SSHSetup    bool               `json:"ssh_setup"`
+	Backup      []byte             `json:"backup"` // in clear: it goes over this socket only
+	Maps        []candmap.Envelope `json:"maps"`   // newer ones, from the disk of a node, oldest first
+	Docs        [][]byte           `json:"docs"`   // of the newest one's roster
+	IgnoreNewer bool               `json:"ignore_newer,omitempty"`
+	NoRecovery  bool               `json:"no_recovery_key,omitempty"` // the cluster has no recovery key, and all nodes will be added again
+	RecoverRequest
+}
+
+// RefoundRequest is RestoreRequest with what noded prepared.
+type RefoundRequest struct {
+	RestoreRequest
+	Ports     cluster.Ports    `json:"ports"`
+	ServerCSR []byte           `json:"server"`   // PKCS#10, DER
+	NodeCSR   []byte           `json:"identity"` // PKCS#10, DER
+	HostKeys  []cluster.SSHKey `json:"host_keys"`
+	SSH       []cluster.SSHKey `json:"ssh"`
+	Now       time.Time        `json:"now"`
+}
+
+// RefoundReply is the payload to sign, or what noded installs.
+type RefoundReply struct {
+	ReviveReply
+	From     cluster.Version    `json:"from"`
+	FromHash cluster.Digest     `json:"from_hash"`
+	Recovery candmap.Recovery   `json:"recovery"`
+	Nodes    []RecoverNode      `json:"nodes"`
+	CA       []byte             `json:"ca"`
+	Server   []byte             `json:"server_certificate"`
+	Identity []byte             `json:"identity_certificate"`
+	Gossip   []byte             `json:"gossip"`
+	Chain    []candmap.Envelope `json:"chain"` // maps before the restored one
+}
 
 // BackupRequest asks for a backup that is encrypted to age or ssh public keys.
 type BackupRequest struct {

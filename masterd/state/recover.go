@@ -21,7 +21,7 @@ type Revival struct {
 	Self cluster.NodeID
 	// Maps are payloads of maps that were verified, oldest first. The last one is
 	// the newest that is known anywhere: what it says counts where the state does
-	// not contain it. Roster is the one that it names.
+	// not contain it. Then Roster, the one that it names, is needed.
 	Maps   [][]byte
 	Roster *candmap.Roster
 
@@ -75,8 +75,8 @@ func Recover(s *State, r Revival) (*State, error) {
 
 // revive makes the draft, and returns the newest map.
 func revive(s *State, r Revival) (*draft, *candmap.Map, error) {
-	if !s.Founded() || len(r.Maps) == 0 || r.Roster == nil {
-		return nil, nil, errors.New("a state, a map and its roster are needed")
+	if !s.Founded() || len(r.Maps) == 0 {
+		return nil, nil, errors.New("a state and a map are needed")
 	}
 	chain, contained, err := joinChain(s.Chain, r)
 	if err != nil {
@@ -88,7 +88,7 @@ func revive(s *State, r Revival) (*draft, *candmap.Map, error) {
 		return nil, nil, err
 	case newest.Cluster != s.Cluster.UUID:
 		return nil, nil, conflict("the newest map is of another cluster, %s", newest.Cluster)
-	case newest.Roster != r.Roster.Hash():
+	case !contained && (r.Roster == nil || newest.Roster != r.Roster.Hash()):
 		return nil, nil, errors.New("the roster is not the one of the newest map")
 	case s.Head().Version.Epoch > newest.Epoch:
 		return nil, nil, conflict("the state is of epoch %d, and the newest map of epoch %d", s.Head().Version.Epoch, newest.Epoch)

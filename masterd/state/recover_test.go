@@ -140,13 +140,17 @@ func TestG3RecoverDropsTheLosingSide(t *testing.T) {
 func TestRecoverRefuses(t *testing.T) {
 	l := three(t)
 	other := statetest.New(t)
+	next := &statetest.Lab{TB: t, S: l.S, Now: l.Now, Index: l.Index, Term: 1}
+	next.Promote(4)
 	for name, c := range map[string]struct {
 		change func(*state.Revival)
 		code   cluster.Code
 	}{
-		"no candidate":     {func(r *state.Revival) { r.Self = statetest.ID(4) }, cluster.CodeNotInMap},
-		"unknown node":     {func(r *state.Revival) { r.Self = statetest.ID(8) }, cluster.CodeNotInRoster},
-		"another roster":   {func(r *state.Revival) { r.Roster = other.S.Roster() }, ""},
+		"no candidate": {func(r *state.Revival) { r.Self = statetest.ID(4) }, cluster.CodeNotInMap},
+		"unknown node": {func(r *state.Revival) { r.Self = statetest.ID(8) }, cluster.CodeNotInRoster},
+		"another roster": {func(r *state.Revival) {
+			r.Maps, r.Roster = append(r.Maps, next.S.Head().Payload), other.S.Roster()
+		}, ""},
 		"no map":           {func(r *state.Revival) { r.Maps = nil }, ""},
 		"maps not in turn": {func(r *state.Revival) { r.Maps[0], r.Maps[1] = r.Maps[1], r.Maps[0] }, ""},
 	} {

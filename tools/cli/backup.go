@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"rolekey/internal/atomicfile"
@@ -112,8 +113,21 @@ func writeWhole(path string, write func(io.Writer) error) (err error) {
 	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
+// stdin is where the kernel shows standard input.
+const stdin = "/dev/stdin"
+
 func (a *app) verifyBackup(path string, f keyFlags, in io.Reader) error {
-	b, err := openBackup(path, f, in)
+	if path == "-" && f.usesStdin() {
+		return usage("Standard input can hold one file only")
+	}
+	ids, err := f.readIdentities(in)
+	if err != nil {
+		return err
+	}
+	if path == "-" {
+		path = stdin
+	}
+	b, err := openBackup(path, ids)
 	if err != nil {
 		return err
 	}
@@ -137,26 +151,16 @@ func backupItems(h backup.Header) []item {
 }
 
 // openBackup reads a backup to its end.
-func openBackup(path string, f keyFlags, in io.Reader) (*backup.Backup, error) {
-	if path == "-" && f.usesStdin() {
-		return nil, usage("Standard input can hold one file only")
-	}
-	ids, err := f.readIdentities(in)
-	if err != nil {
-		return nil, err
-	}
+func openBackup(path string, ids []age.Identity) (*backup.Backup, error) {
 	if len(ids) == 0 {
 		return nil, usage("Give --identity: the file with the key that opens the backup")
 	}
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		defer file.Close()
-		in = file
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	plain, err := pki.DecryptWith(in, ids)
+	defer file.Close()
+	plain, err := pki.DecryptWith(file, ids)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

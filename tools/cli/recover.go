@@ -214,6 +214,10 @@ func (f *keyFlags) open(in io.Reader) ([]ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return f.openWith(ids, in)
+}
+
+func (f *keyFlags) openWith(ids []age.Identity, in io.Reader) ([]ed25519.PrivateKey, error) {
 	var keys []ed25519.PrivateKey
 	for _, path := range f.keys {
 		text, err := readKeyFile(path, in)
