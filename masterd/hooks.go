@@ -3,6 +3,7 @@ package masterd
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -15,9 +16,12 @@ import (
 
 // hooks has nodes run the scripts of one phase of an operation.
 func (l *leader) hooks(ctx context.Context, c hooks.Call) hooks.Report {
-	return hooks.Run(ctx, l.scripts, l.node.State(), c, func(id cluster.NodeID) bool {
+	began := time.Now()
+	report := hooks.Run(ctx, l.scripts, l.node.State(), c, func(id cluster.NodeID) bool {
 		return l.push.reach.of(id).failures > 0
 	})
+	l.log.Debug("hooks", zap.String("hook", c.Hook), zap.String("phase", c.Phase), zap.Int("results", len(report)), zap.Duration("took", time.Since(began)))
+	return report
 }
 
 // verifier is what verify asks: nodes, and the hooks on them.

@@ -69,6 +69,9 @@ func (h *hooks) run(ctx context.Context, req rpc.HooksRequest, effect func(func(
 	folder := req.Hook + "-" + req.Phase + ".d"
 	found := h.find(folder)
 	reply := rpc.HooksReply{Results: []rpc.HookResult{}}
+	if req.Phase == rpc.HooksPre {
+		reply.NoPost = len(h.find(req.Hook+"-"+rpc.HooksPost+".d")) == 0
+	}
 	if len(found) == 0 {
 		return reply, nil
 	}

@@ -155,8 +155,16 @@ func TestHooksStartByTheMap(t *testing.T) {
 	h, dir := testHooks(t)
 	never := errors.New("no longer the master")
 	refuse := func(func() error) error { return never }
-	if reply, err := h.run(t.Context(), preModify, refuse); err != nil || len(reply.Results) > 0 {
+	if reply, err := h.run(t.Context(), preModify, refuse); err != nil || len(reply.Results) > 0 || !reply.NoPost {
 		t.Errorf("empty folder: %v, %v", reply, err)
+	}
+	post := filepath.Join(filepath.Dir(dir), "node-modify-post.d")
+	if err := os.Mkdir(post, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script(t, filepath.Join(post, "a"), "")
+	if reply, err := h.run(t.Context(), preModify, refuse); err != nil || reply.NoPost {
+		t.Errorf("scripts for the post phase alone: %v, %v", reply, err)
 	}
 	proof := filepath.Join(t.TempDir(), "ran")
 	script(t, filepath.Join(dir, "a"), "echo >"+proof)

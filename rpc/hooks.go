@@ -107,8 +107,10 @@ func (r *HooksRequest) Environ() []string {
 }
 
 // HooksReply has one result for each script, in the order in which they ran.
+// NoPost answers the pre phase: the post phase would find nothing to run here.
 type HooksReply struct {
 	Results []HookResult `json:"results"`
+	NoPost  bool         `json:"no_post"`
 }
 
 // HookStatus says what became of a script.

@@ -24,6 +24,8 @@ const Limit = rpc.HookPhaseLimit + 2*time.Second
 const (
 	pulsePause = 500 * time.Millisecond
 	pulseLimit = 4 * time.Second
+	// awayLimit is for a node that did not answer lately, to say that it is back.
+	awayLimit = 300 * time.Millisecond
 )
 
 // Op is an operation for which there are hooks.
@@ -39,6 +41,35 @@ type Call struct {
 	Op
 	Phase string
 	After map[string]string // for the post phase: what holds now
+	Idle  *Idle             // shared by the two phases of one operation; may be nil
+}
+
+// Idle knows the nodes that said in the pre phase that they have nothing to run
+// in the post phase. So an operation without hooks costs one question.
+type Idle struct {
+	mu    sync.Mutex
+	nodes map[cluster.NodeID]bool
+}
+
+func (i *Idle) add(id cluster.NodeID) {
+	if i == nil {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.nodes == nil {
+		i.nodes = map[cluster.NodeID]bool{}
+	}
+	i.nodes[id] = true
+}
+
+func (i *Idle) has(id cluster.NodeID) bool {
+	if i == nil {
+		return false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.nodes[id]
 }
 
 // Result is what became of one script on a node, or why the node was not asked.
@@ -59,7 +90,7 @@ type Asker interface {
 }
 
 // Run has the nodes run the scripts of a call. Away, which may be nil, tells
-// which nodes did not answer lately: they are not asked.
+// which nodes did not answer lately: little time is lost with them.
 func Run(ctx context.Context, ask Asker, s *state.State, c Call, away func(cluster.NodeID) bool) Report {
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
@@ -70,14 +101,25 @@ func Run(ctx context.Context, ask Asker, s *state.State, c Call, away func(clust
 		n := s.Node(id)
 		switch {
 		case n == nil || n.Flags.Offline || slices.Contains(c.Nodes[:i], id):
-		case away != nil && away(id):
-			parts[i] = Report{{Node: n.Name, Unasked: "it does not answer"}}
+		case c.Phase == rpc.HooksPost && c.Idle.has(id):
 		default:
-			all.Go(func() { parts[i] = one(ctx, ask, n, req) })
+			all.Go(func() {
+				if away != nil && away(id) && !back(ctx, ask, id) {
+					parts[i] = Report{{Node: n.Name, Unasked: "it does not answer"}}
+					return
+				}
+				parts[i] = one(ctx, ask, n, req, c.Idle)
+			})
 		}
 	}
 	all.Wait()
 	return slices.Concat(parts...)
+}
+
+func back(ctx context.Context, ask Asker, node cluster.NodeID) bool {
+	ctx, cancel := context.WithTimeout(ctx, awayLimit)
+	defer cancel()
+	return ask.Pulse(ctx, node) == nil
 }
 
 // request adds the variables that all hooks have.
@@ -125,8 +167,11 @@ func watched(ctx context.Context, ask Asker, node cluster.NodeID, req rpc.HooksR
 	return reply, err
 }
 
-func one(ctx context.Context, ask Asker, n *state.Node, req rpc.HooksRequest) Report {
+func one(ctx context.Context, ask Asker, n *state.Node, req rpc.HooksRequest, idle *Idle) Report {
 	reply, err := watched(ctx, ask, n.UUID, req)
+	if err == nil && reply.NoPost {
+		idle.add(n.UUID)
+	}
 	switch {
 	case cluster.CodeOf(err) == cluster.CodeNotFound:
 		return nil // a node of an older build has no hooks

@@ -69,7 +69,7 @@ func lab(t *testing.T) *state.State {
 func TestOnlyAnswersVeto(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := lab(t)
-		n := &nodes{asked: make(chan rpc.HooksRequest, 10), dead: map[int]bool{3: true}, answer: map[int]func(context.Context) (rpc.HooksReply, error){
+		n := &nodes{asked: make(chan rpc.HooksRequest, 10), dead: map[int]bool{3: true, 6: true}, answer: map[int]func(context.Context) (rpc.HooksReply, error){
 			1: result(rpc.HookSucceeded, "", "fine"),
 			2: result(rpc.HookRefused, "is writable by others than its owner", ""),
 			3: hang,
@@ -97,6 +97,10 @@ func TestOnlyAnswersVeto(t *testing.T) {
 		}
 		if len(n.asked) != 4 {
 			t.Errorf("%d nodes were asked", len(n.asked))
+		}
+		n.dead[6] = false
+		if err := Run(t.Context(), n, s, Call{Op: Verify(s), Phase: rpc.HooksPre}, func(id cluster.NodeID) bool { return number(id) == 6 }).Veto(); err == nil {
+			t.Error("a node that is back does not veto")
 		}
 	})
 }
@@ -153,5 +157,21 @@ func TestVariables(t *testing.T) {
 	f := Failover(s, "node2.lab.test")
 	if r := request(s, Call{Op: f, Phase: rpc.HooksPost}); r.Check() != nil || r.Vars["OLD_MASTER"] != "node2.lab.test" {
 		t.Errorf("%+v: %v", r, r.Check())
+	}
+}
+
+// TestIdleNodesAreNotAskedAgain: who has no scripts for the post phase.
+func TestIdleNodesAreNotAskedAgain(t *testing.T) {
+	s := lab(t)
+	idle := func(context.Context) (rpc.HooksReply, error) { return rpc.HooksReply{NoPost: true}, nil }
+	n := &nodes{asked: make(chan rpc.HooksRequest, 20), answer: map[int]func(context.Context) (rpc.HooksReply, error){1: idle, 2: idle, 3: idle, 6: idle}}
+	op := NodeAdd("node7.lab.test", nil, cluster.Flags{})
+	op.Nodes = All(s)
+	known := new(Idle)
+	Run(t.Context(), n, s, Call{Op: op, Phase: rpc.HooksPre, Idle: known}, nil)
+	before := len(n.asked)
+	Run(t.Context(), n, s, Call{Op: op, Phase: rpc.HooksPost, Idle: known}, nil)
+	if asked := len(n.asked) - before; before != 5 || asked != 1 {
+		t.Errorf("%d nodes were asked before and %d after, want all 5 and the one that may have scripts", before, asked)
 	}
 }

@@ -106,7 +106,8 @@ func (r *run) before(ctx context.Context, n *state.Node) error {
 	if !ok {
 		return nil
 	}
-	report := r.c.Hooks(ctx, hooks.Call{Op: op, Phase: rpc.HooksPre})
+	r.idle = new(hooks.Idle)
+	report := r.c.Hooks(ctx, hooks.Call{Op: op, Phase: rpc.HooksPre, Idle: r.idle})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -126,7 +127,7 @@ func (r *run) postHooks(ctx context.Context, n *state.Node) {
 	if !ok {
 		return
 	}
-	c := hooks.Call{Op: op, Phase: rpc.HooksPost, After: map[string]string{}}
+	c := hooks.Call{Op: op, Phase: rpc.HooksPost, After: map[string]string{}, Idle: r.idle}
 	if n != nil {
 		if now := r.c.State().Node(n.UUID); now != nil {
 			c.After = hooks.NodeNow(now)

@@ -154,7 +154,8 @@ type run struct {
 	job    *state.Job
 	update state.JobUpdate
 	op     int
-	dry    bool // the opcode only says what it would do
+	dry    bool        // the opcode only says what it would do
+	idle   *hooks.Idle // of the opcode's pre phase; nil: an earlier master ran it
 }
 
 // resume is what the commit notes about the steps that are left.
@@ -180,7 +181,7 @@ func (r *run) all(ctx context.Context) error {
 		if r.job.OpStatus[i].Ended() {
 			continue
 		}
-		r.op = i
+		r.op, r.idle = i, nil
 		if r.canceling() && r.left() == nil {
 			return errCanceled
 		}
