@@ -1,6 +1,9 @@
 package runbooks
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -59,5 +62,40 @@ func TestParse(t *testing.T) {
 	}
 	if got := titles(sample); !slices.Equal(got, []string{"a fire", "a flood"}) {
 		t.Errorf("titles %q", got)
+	}
+}
+
+// TestEveryRunbookIsCarriedOut: no runbook of the page is left to the reader.
+func TestEveryRunbookIsCarriedOut(t *testing.T) {
+	followed := regexp.MustCompile(`follow\("(.+?)"\)`)
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var carried []string
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range followed.FindAllStringSubmatch(string(text), -1) {
+			carried = append(carried, m[1])
+		}
+	}
+	for _, title := range titles(page(t)) {
+		if !slices.Contains(carried, title) {
+			t.Errorf("no test carries out the runbook %q", title)
+		}
+		if _, err := parse(page(t), title); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, want := range []string{
+		"lost master", "lost majority", "hostile master", "whole-cluster power loss", "lost disk of a voter", "restored VM snapshot",
+		"changed addresses of all nodes",
+	} {
+		if !slices.Contains(titles(page(t)), want) {
+			t.Errorf("there is no runbook %q", want)
+		}
 	}
 }

@@ -27,8 +27,9 @@ func TestMain(m *testing.M) {
 // world is a cluster in trouble.
 type world struct {
 	*kit.Cluster
-	t   *testing.T
-	ctx context.Context
+	t     *testing.T
+	ctx   context.Context
+	moved []string // the page's addresses, each with the one here
 }
 
 // up brings a healthy cluster up.
@@ -55,7 +56,7 @@ func up(t *testing.T, cfg lab.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{k, t, ctx}
+	w := &world{Cluster: k, t: t, ctx: ctx}
 	w.systemctl()
 	return w
 }
@@ -113,7 +114,7 @@ var bridge = regexp.MustCompile(`^ssh (\S+) (.+) \| ssh (\S+) (.+)$`)
 
 // do carries out one step. The page's nodes are in example.com, these in example.
 func (w *world) do(s step) error {
-	command := strings.ReplaceAll(s.Command, ".example.com", ".example")
+	command := strings.NewReplacer(append(w.moved, ".example.com", ".example")...).Replace(s.Command)
 	if s.Where != "admin" {
 		return w.run(s, s.Where, command, "", nil)
 	}
