@@ -277,7 +277,7 @@ func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.Candida
 	}
 	s := r.c.State()
 	n := s.Node(id)
-	keys, err := r.c.KeyCreate(ctx, id, rpc.KeyCreateRequest{Incarnation: n.Incarnation, SSHSetup: new(s.Params.SSHSetup)})
+	keys, err := r.orderKeys(ctx, id, rpc.KeyCreateRequest{Incarnation: n.Incarnation, SSHSetup: new(s.Params.SSHSetup)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("node %s does not make its candidate keys: %w", n.Name, err)
 	}

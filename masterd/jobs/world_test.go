@@ -37,6 +37,8 @@ type machine struct {
 	nowhere   []netip.Addr // where it does not answer
 	problems  []string     // of destroying keys, or of its files
 	spoil     func(*rpc.CandidateKeys)
+	refuse    int // so many orders for keys
+	refusal   error
 }
 
 // world is a Cluster over a replicated state that needs no raft, with one
@@ -281,6 +283,10 @@ func (w *world) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCre
 		m, n := w.machines[node], w.lab.S.Node(node)
 		if !m.up {
 			return errors.New("no route to host")
+		}
+		if m.refuse > 0 {
+			m.refuse--
+			return m.refusal
 		}
 		if n == nil || r.Incarnation != n.Incarnation {
 			return cluster.Errorf(cluster.CodeConflict, "incarnation %d", r.Incarnation)
