@@ -1,0 +1,61 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rolekey/internal/lab"
+)
+
+// TestCommandAndCopyfile: from the master to all nodes by real ssh, with the key
+// that the map authorizes, and no password or unknown host key in the way.
+func TestCommandAndCopyfile(t *testing.T) {
+	w := rested(t)
+	master := w.master()
+	var want []string
+	for _, n := range w.others(master) {
+		want = append(want, fmt.Sprintf("node: %s\n%s\nreturn code = 0\n", n.Name, n.Address))
+	}
+	want = append(want, fmt.Sprintf("node: %s\n%s\nreturn code = 0\n", master, w.node(master).Address))
+	r := w.admin(0, "gnt-cluster", "command", `set -- $SSH_CONNECTION; echo "$3"`)
+	if r.Stdout != strings.Join(want, "\n") {
+		t.Errorf("%s, want\n%s", r.Stdout, strings.Join(want, "\n"))
+	}
+
+	// The nodes share this machine's files: each copy is a new one.
+	path := filepath.Join(t.TempDir(), "a file")
+	w.must(os.WriteFile(path, []byte(strings.Repeat("0123456789abcdef", 1<<16)), 0o600))
+	w.must(os.Chmod(path, 0o640))
+	old, err := os.Stat(path)
+	w.must(err)
+	w.admin(0, "gnt-cluster", "copyfile", path)
+	w.admin(0, "gnt-cluster", "copyfile", "--use-replication-network", "-n", "node5", path)
+	now, err := os.Stat(path)
+	w.must(err)
+	if os.SameFile(old, now) || now.Size() != old.Size() || now.Mode() != old.Mode() {
+		t.Errorf("%v became %v of %d bytes, same file %v", old.Mode(), now.Mode(), now.Size(), os.SameFile(old, now))
+	}
+	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
+		t.Errorf("left behind: %v, %v", files, err)
+	}
+	says(t, w.admin(1, "gnt-cluster", "copyfile", filepath.Join(w.node(master).Root, "var/lib/rolekey/ssh/id")).Stderr, "is this node's own state")
+
+	w.must(w.Kill(w.ctx, "node5.example", lab.SSHD))
+	r = w.admin(1, "gnt-cluster", "command", "--failure-only", "true")
+	says(t, r.Stdout, "node: node5.example\n", "return code = 255\n")
+	if strings.Contains(r.Stdout, "node4") {
+		t.Errorf("what succeeded is shown: %q", r.Stdout)
+	}
+	w.must(w.Start(w.ctx, "node5.example"))
+	w.until("node5 can be reached again", func(ctx context.Context) error {
+		r, err := w.tryAdmin("gnt-cluster", "command", "-n", "node5", "true")
+		if err != nil {
+			return err
+		}
+		return r.Want(0)
+	})
+}
