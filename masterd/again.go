@@ -25,10 +25,8 @@ func (l *leader) promoteAgain(ctx context.Context) {
 	if len(nodes) == 0 || len(st.Candidates()) >= st.Params.CandidatePoolSize {
 		return
 	}
-	for _, j := range st.Jobs {
-		if !j.Status.Ended() {
-			return
-		}
+	for range st.ActiveJobs() {
+		return
 	}
 	for _, n := range nodes {
 		c := l.push.reach.of(n.UUID)

@@ -58,8 +58,8 @@ func (l *leader) ensureKeys(ctx context.Context) {
 // rekey queues the job that gives a candidate new keys, unless one is queued.
 func (l *leader) rekey(ctx context.Context, n *state.Node) {
 	summary := []string{"NODE_REKEY(" + string(n.Name) + ")"}
-	for _, j := range l.node.State().Jobs {
-		if !j.Status.Ended() && slices.Equal(j.Summary, summary) {
+	for j := range l.node.State().ActiveJobs() {
+		if slices.Equal(j.Summary, summary) {
 			return
 		}
 	}

@@ -48,7 +48,7 @@ var errCanceled = errors.New("the job is canceled")
 func (r *Runner) bury(ctx context.Context) error {
 	for {
 		changed := r.c.Watch()
-		for _, j := range r.c.State().SortedJobs() {
+		for j := range r.c.State().ActiveJobs() {
 			if !doomed(j) {
 				continue
 			}

@@ -105,13 +105,12 @@ func (r *Runner) work(ctx context.Context) error {
 
 // next returns the oldest job that has not ended, and may go on.
 func next(s *state.State) *state.Job {
-	var first *state.Job
-	for _, j := range s.Jobs {
-		if !j.Status.Ended() && !doomed(j) && (first == nil || j.ID < first.ID) {
-			first = j
+	for j := range s.ActiveJobs() {
+		if !doomed(j) {
+			return j
 		}
 	}
-	return first
+	return nil
 }
 
 // one runs a job to its end, or to the end of this master.

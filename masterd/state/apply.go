@@ -178,6 +178,16 @@ func (d *draft) putJob(j *Job) {
 		d.Jobs, d.ownJobs = maps.Clone(d.Jobs), true
 	}
 	d.Jobs[j.ID] = j
+	d.index.put(j)
+}
+
+// dropJob forgets a job that has ended.
+func (d *draft) dropJob(id int64) {
+	if !d.ownJobs {
+		d.Jobs, d.ownJobs = maps.Clone(d.Jobs), true
+	}
+	delete(d.Jobs, id)
+	d.index.ended = withoutID(d.index.ended, id)
 }
 
 // asError gives any error of this package its form on the wire.

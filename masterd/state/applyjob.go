@@ -19,13 +19,7 @@ func (c *JobSubmit) apply(d *draft) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	active := 0
-	for _, j := range d.Jobs {
-		if !j.Status.Ended() {
-			active++
-		}
-	}
-	if active >= MaxActiveJobs {
+	if active := len(d.index.active); active >= MaxActiveJobs {
 		return cluster.Errorf(cluster.CodeBusy, "%d jobs are queued or running, the most there may be", active).
 			WithHint("Wait for some of them, or cancel some: gnt-job list")
 	}
@@ -219,26 +213,17 @@ func dropOldest(j *Job) int {
 
 // forgetEnded keeps the newest MaxEndedJobs of the jobs that have ended.
 func (d *draft) forgetEnded() {
-	var ended []int64
-	for id, j := range d.Jobs {
-		if j.Status.Ended() {
-			ended = append(ended, id)
-		}
-	}
-	slices.Sort(ended)
-	for _, id := range ended[:max(0, len(ended)-MaxEndedJobs)] {
-		delete(d.Jobs, id)
+	for len(d.index.ended) > MaxEndedJobs {
+		d.dropJob(d.index.ended[0])
 	}
 }
 
 func (c *JobArchive) apply(d *draft) error {
-	jobs := maps.Clone(d.Jobs)
 	for _, id := range c.IDs {
-		if j := jobs[id]; j != nil && j.Status.Ended() {
-			delete(jobs, id)
+		if j := d.Jobs[id]; j != nil && j.Status.Ended() {
+			d.dropJob(id)
 		}
 	}
-	d.Jobs, d.ownJobs = jobs, true
 	return nil
 }
 

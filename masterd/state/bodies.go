@@ -53,6 +53,12 @@ var kinds = map[string]func([]byte) (body, error){
 	KindJobArchive:      reader[JobArchive](),
 }
 
+// AboutJobs reports whether commands of a kind read and write jobs and nothing
+// else, so that no map can come of them.
+func AboutJobs(kind string) bool {
+	return kind == KindJobSubmit || kind == KindJobUpdate || kind == KindJobArchive
+}
+
 // Genesis founds the cluster: version 1 of the map, with the first node as
 // master and only voter. Created, CTime, MTime, Serial, Voter and Joined are
 // set by the command.

@@ -21,7 +21,7 @@ const maxNode = 9
 func request(t *rapid.T, l *statetest.Lab) (string, any) {
 	i := rapid.IntRange(1, maxNode).Draw(t, "node")
 	id := statetest.ID(i)
-	switch rapid.IntRange(0, 16).Draw(t, "kind") {
+	switch rapid.IntRange(0, 18).Draw(t, "kind") {
 	case 0, 1:
 		return state.KindAdmissionCreate, state.AdmissionCreate{Record: l.Record(i)}
 	case 2, 3, 4:
@@ -56,6 +56,8 @@ func request(t *rapid.T, l *statetest.Lab) (string, any) {
 		return state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{LeaseSeconds: new(rapid.Uint32Range(0, 200).Draw(t, "lease"))}}
 	case 15:
 		return state.KindJobSubmit, state.JobSubmit{Ops: []json.RawMessage{json.RawMessage(`{"OP_ID":"X"}`)}, Summary: []string{"X"}}
+	case 16:
+		return state.KindJobArchive, state.JobArchive{IDs: []int64{int64(i), int64(maxNode - i)}}
 	default:
 		status := rapid.SampledFrom([]state.JobStatus{"", state.JobRunning, state.JobSuccess, state.JobCanceled}).Draw(t, "status")
 		return state.KindJobUpdate, state.JobUpdate{ID: int64(i), Status: status, Log: []state.LogLine{{Text: rapid.String().Draw(t, "text")}}}
@@ -109,6 +111,9 @@ func TestG3DerivationHoldsForEveryHistory(t *testing.T) {
 			}
 			made++
 			invariants(t, l.S, head, res)
+			if state.AboutJobs(kind) && l.S.HeadMap() != head {
+				t.Fatalf("%s, which is about jobs, made a map", kind)
+			}
 			other.Apply(l.Log[len(l.Log)-1])
 			checkStale(t, l, stale, head)
 		}
@@ -181,8 +186,22 @@ func invariants(t *rapid.T, s *state.State, before *candmap.Map, res state.Resul
 			t.Fatalf("%s is in the roster and not in the state", r.Name)
 		}
 	}
+	jobInvariants(t, s)
 	if !slices.IsSortedFunc(s.Chain, func(a, b state.ChainEntry) int { return a.Version.Compare(b.Version) }) {
 		t.Fatal("the chain is out of order")
+	}
+}
+
+// jobInvariants looks through all jobs, which the state itself does not.
+func jobInvariants(t *rapid.T, s *state.State) {
+	var active []*state.Job
+	for _, j := range s.SortedJobs() {
+		if !j.Status.Ended() {
+			active = append(active, j)
+		}
+	}
+	if got := slices.Collect(s.ActiveJobs()); !slices.Equal(got, active) {
+		t.Fatalf("active jobs are %v, want %v", got, active)
 	}
 }
 

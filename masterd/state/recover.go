@@ -207,11 +207,8 @@ func (d *draft) revokeOpen() {
 
 // endJobs ends what the lost master was doing.
 func (d *draft) endJobs() {
-	for _, id := range slices.Sorted(maps.Keys(d.Jobs)) {
-		if d.Jobs[id].Status.Ended() {
-			continue
-		}
-		j := *d.Jobs[id]
+	for old := range d.ActiveJobs() {
+		j := *old
 		j.Status, j.Error, j.End = JobError, ErrorInterrupted, d.now
 		j.OpStatus = slices.Clone(j.OpStatus)
 		for i, s := range j.OpStatus {

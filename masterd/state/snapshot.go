@@ -117,7 +117,7 @@ func (s *State) restore() error {
 	if same, err := sameContent(m, head); err != nil || !same {
 		return errors.Join(errors.New("the head of the chain is not what the state yields"), err)
 	}
-	s.headMap, s.roster = head, roster
+	s.headMap, s.roster, s.index = head, roster, indexJobs(s.Jobs)
 	return nil
 }
 

@@ -35,6 +35,7 @@ type State struct {
 	// Derived from the above, so that readers need not do it again.
 	headMap *candmap.Map
 	roster  *candmap.Roster
+	index   jobIndex
 }
 
 // Cluster names the cluster.
