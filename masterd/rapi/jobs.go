@@ -127,6 +127,7 @@ func (a *api) wait(r *http.Request) (any, error) {
 	limit, look := time.NewTimer(maxWait), time.NewTicker(checkQuorum)
 	defer limit.Stop()
 	defer look.Stop()
+	var seen *state.Job // without news for the caller
 	for {
 		changed := a.b.Watch() // before State, so that no change is missed
 		s, err := a.b.State()
@@ -137,9 +138,12 @@ func (a *api) wait(r *http.Request) (any, error) {
 		if j == nil {
 			return nil, errNotFound
 		}
-		news, err := newsOf(j, req)
-		if news != nil || err != nil {
-			return news, err
+		if j != seen { // else it was another job that changed
+			news, err := newsOf(j, req)
+			if news != nil || err != nil {
+				return news, err
+			}
+			seen = j
 		}
 		select {
 		case <-changed:
