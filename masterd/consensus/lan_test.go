@@ -89,6 +89,8 @@ type hangDisk struct {
 	*raft.InmemStore
 	mu   sync.Mutex
 	hung chan struct{} // nil: works
+
+	writes atomic.Int64 // of log entries, however many at once
 }
 
 func newHangDisk() *hangDisk { return &hangDisk{InmemStore: raft.NewInmemStore()} }
@@ -115,9 +117,13 @@ func (d *hangDisk) wait() {
 	}
 }
 
-func (d *hangDisk) StoreLog(l *raft.Log) error    { return d.StoreLogs([]*raft.Log{l}) }
-func (d *hangDisk) StoreLogs(l []*raft.Log) error { d.wait(); return d.InmemStore.StoreLogs(l) }
-func (d *hangDisk) Set(k, v []byte) error         { d.wait(); return d.InmemStore.Set(k, v) }
+func (d *hangDisk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) }
+func (d *hangDisk) StoreLogs(l []*raft.Log) error {
+	d.wait()
+	d.writes.Add(1)
+	return d.InmemStore.StoreLogs(l)
+}
+func (d *hangDisk) Set(k, v []byte) error { d.wait(); return d.InmemStore.Set(k, v) }
 func (d *hangDisk) SetUint64(k []byte, v uint64) error {
 	d.wait()
 	return d.InmemStore.SetUint64(k, v)

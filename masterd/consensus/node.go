@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"golang.org/x/sync/semaphore"
 
 	"rolekey/cluster"
 	"rolekey/masterd/state"
@@ -33,6 +34,10 @@ var DefaultTiming = Timing{
 	Commit:      50 * time.Millisecond,
 	Hung:        5 * time.Second,
 }
+
+// outstanding is how many proposals may wait for their commit. Raft writes those
+// that wait for the disk in one go.
+const outstanding = 64
 
 // logCache is how many entries are kept opened in memory for the followers.
 const logCache = 128
@@ -66,7 +71,8 @@ type Node struct {
 	log       hclog.Logger
 	handing   atomic.Int32 // leadership is being handed over
 
-	proposing chan struct{} // held by whoever proposes: each proposal is derived from the one before
+	proposing *semaphore.Weighted // held by whoever proposes, see Propose
+	closing   atomic.Bool         // nothing more is proposed
 	watchdog  sync.WaitGroup
 	stop      context.CancelFunc
 }
@@ -79,7 +85,7 @@ func New(cfg Config) (*Node, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	n := &Node{
 		transport: NewTransport(cfg.ID, cfg.Sender), fsm: newFSM(cfg.Fatal),
-		stable: cfg.Stable, snapshots: cfg.Snapshots, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, log: cfg.Logger, stop: stop, proposing: make(chan struct{}, 1),
+		stable: cfg.Stable, snapshots: cfg.Snapshots, id: cfg.ID, timing: cfg.Timing, fatal: cfg.Fatal, log: cfg.Logger, stop: stop, proposing: semaphore.NewWeighted(outstanding),
 	}
 	n.transport.hooks = cfg.Hooks
 	logs, err := raft.NewLogCache(logCache, cfg.Logs)
@@ -118,7 +124,9 @@ func raftConfig(cfg Config) *raft.Config {
 func (n *Node) Close() error {
 	n.stop()
 	_ = n.transport.Close() // only cancels
-	n.settle()
+	end := time.Now().Add(settleLimit)
+	n.quiesce(end)
+	n.settle(end)
 	err := n.raft.Shutdown().Error()
 	n.watchdog.Wait()
 	return err
@@ -130,13 +138,23 @@ const (
 	settlePause = time.Millisecond
 )
 
+// quiesce lets nothing more be proposed, and waits for the answers to what is.
+func (n *Node) quiesce(end time.Time) {
+	n.closing.Store(true)
+	ctx, cancel := context.WithDeadline(context.Background(), end)
+	defer cancel()
+	if n.proposing.Acquire(ctx, outstanding) == nil {
+		n.proposing.Release(outstanding)
+	}
+}
+
 // settle lets what is committed be applied. Raft never answers those who wait
 // for entries that its state machine has not taken when it shuts down. Only a
 // leader can still commit: a follower hears of no commit after its transport
 // has closed, and would wait in vain while its keys are to be destroyed.
-func (n *Node) settle() {
+func (n *Node) settle(end time.Time) {
 	// why-sleep: raft tells nobody when it has applied an entry.
-	for end := time.Now().Add(settleLimit); time.Now().Before(end); time.Sleep(settlePause) {
+	for ; time.Now().Before(end); time.Sleep(settlePause) {
 		s := n.raft.Stats()
 		settled := s["last_log_index"] == s["commit_index"] || n.raft.State() != raft.Leader
 		if settled && s["fsm_pending"] == "0" && s["applied_index"] == s["commit_index"] {
@@ -204,13 +222,24 @@ func (n *Node) bridge(a *raft.AppendEntriesRequest) {
 
 // Propose commits one command that is derived from the newest state and
 // returns when this node has applied it. Only the leader can.
+//
+// A command that may yield a map is alone: the map is derived from the state
+// that all commands before it leave. Those about jobs yield none and mean the
+// same behind one another, so many may be on their way at once. Whether one of
+// them fits is decided when it is applied, by every replica alike; what Propose
+// checks beforehand only keeps from the log what is in vain.
 func (n *Node) Propose(ctx context.Context, kind string, body any, meta state.Meta) (state.Result, error) {
-	select {
-	case n.proposing <- struct{}{}:
-	case <-ctx.Done():
-		return state.Result{}, noQuorum("commit "+kind, ctx.Err())
+	share := int64(outstanding)
+	if state.AboutJobs(kind) {
+		share = 1
 	}
-	defer func() { <-n.proposing }()
+	if err := n.proposing.Acquire(ctx, share); err != nil {
+		return state.Result{}, noQuorum("commit "+kind, err)
+	}
+	defer n.proposing.Release(share)
+	if n.closing.Load() {
+		return state.Result{}, noQuorum("commit "+kind, raft.ErrRaftShutdown)
+	}
 	cmd, err := state.Propose(n.State(), kind, body, meta)
 	if err != nil {
 		return state.Result{}, err

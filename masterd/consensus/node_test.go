@@ -259,11 +259,19 @@ func TestCloseEndsProposals(t *testing.T) {
 func TestCloseForgetsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lead := founded(t, newLAN())
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel() // whoever proposes does not wait for the end
 		lead.node.fsm.mu.Lock()
 		for i := range 12 {
-			if _, err := lead.admission(ctx, 10+i); err == nil {
+			ctx, cancel := context.WithCancel(context.Background())
+			last, proposed := lead.node.LastIndex(), make(chan error, 1)
+			go func() {
+				_, err := lead.admission(ctx, 10+i)
+				proposed <- err
+			}()
+			for lead.node.LastIndex() == last {
+				runtime.Gosched()
+			}
+			cancel() // whoever proposes does not wait for the end
+			if err := <-proposed; err == nil {
 				t.Fatal("a command was applied by a state machine that stands still")
 			}
 		}
