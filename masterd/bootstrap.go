@@ -144,6 +144,7 @@ func firstState(ca *pki.CA, r *rpc.BootstrapRequest, node state.Node) (*state.St
 	p := state.DefaultParams
 	p.CandidatePoolSize, p.LeaseSeconds, p.SSHLeaseSeconds = r.Init.CandidatePoolSize, r.Init.LeaseSeconds, r.Init.SSHLeaseSeconds
 	p.Policy, p.SSHReach, p.SSHSetup = r.Init.Policy, r.Init.SSHReach, r.Init.SSHSetup
+	p.MasterAddress = r.Init.MasterAddress
 	body := state.Genesis{
 		Cluster: state.Cluster{UUID: r.Cluster, Name: r.Init.Cluster}, Params: p,
 		CA: state.CA{Cert: ca.Cert.Raw, Key: caKey}, Gossip: cluster.NewSecret(gossip), Recovery: r.Recovery, Node: node,

@@ -20,6 +20,7 @@ import (
 	"rolekey/internal/monitor"
 	"rolekey/internal/paths"
 	"rolekey/internal/strictoml"
+	"rolekey/noded/masterip"
 	"rolekey/rpc"
 )
 
@@ -43,6 +44,7 @@ type Config struct {
 	DialLocal   func(ctx context.Context, path string) (net.Conn, error)
 	Gossip      gossip.Network
 	FileTime    func(path string) (time.Time, error) // when a file was changed, by the same clock as Now
+	Kernel      masterip.Kernel                      // puts the cluster address onto a device
 
 	askSSHPort bool // sshd may know better than the default
 }

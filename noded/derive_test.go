@@ -1,11 +1,10 @@
 package noded
 
 import (
-	"context"
 	"os"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"rolekey/candmap"
 	"rolekey/cluster"
@@ -38,10 +37,13 @@ func TestSSConfFollows(t *testing.T) {
 	w.settings = &candmap.Settings{Name: "dev.example"}
 	w.next(func(m *candmap.Map) { m.Master = id })
 	w.mustPush(id)
+	both := []string{string(first.name), string(h.name)}
+	slices.Sort(both)
+	list := strings.Join(both, "\n")
 	// Acknowledged means written.
 	for name, want := range map[string]string{
 		ssconf.MasterNode: string(h.name), ssconf.ClusterName: "dev.example", ssconf.MasterIP: "",
-		ssconf.NodeList: string(first.name) + "\n" + string(h.name), ssconf.MasterCandidates: string(first.name) + "\n" + string(h.name),
+		ssconf.NodeList: list, ssconf.MasterCandidates: list,
 	} {
 		if got := h.fact(name); got != want {
 			t.Errorf("ssconf_%s: %q, want %q", name, got, want)
@@ -59,13 +61,7 @@ func TestSSConfFollows(t *testing.T) {
 		}
 	}
 	h.up()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	for h.fact(ssconf.ReleaseVersion) == "" { // the last one; nothing tells of it
-		if err := pause(ctx, 10*time.Millisecond, nil); err != nil {
-			t.Fatal("the files are not rebuilt")
-		}
-	}
+	h.poll("the files are rebuilt", func() bool { return h.fact(ssconf.ReleaseVersion) != "" }) // the last one
 	if h.fact(ssconf.NodeList) == "" {
 		t.Error("the list of nodes is not rebuilt")
 	}

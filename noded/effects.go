@@ -18,6 +18,7 @@ import (
 func (m *member) Revoke(ctx context.Context, old, next *candmap.View) {
 	defer m.auditView(ctx, old, next) // words come after deeds
 	m.ssh.revoked(old, next)
+	m.address.Poke()
 	if lostNode(old.Roster, next.Roster) || newEpoch(old.Map, next.Map) {
 		poke(m.rekeyNow)
 	}

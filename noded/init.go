@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"rolekey/candmap"
@@ -91,6 +92,14 @@ func (d *Daemon) completeInit(r *rpc.InitRequest) error {
 	}
 	if err := checkAddresses(r.Addresses); err != nil {
 		return err
+	}
+	if a := r.MasterAddress; a != nil {
+		if err := a.Check(); err != nil {
+			return badRequest("%v", err)
+		}
+		if slices.Contains(r.Addresses, a.Address.Addr()) {
+			return badRequest("the cluster address %s is this node's own; it moves with the master role, so it must be one that no node has", a.Address.Addr())
+		}
 	}
 	lease, sshLease := time.Duration(r.LeaseSeconds)*time.Second, time.Duration(r.SSHLeaseSeconds)*time.Second
 	switch {

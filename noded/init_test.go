@@ -69,7 +69,14 @@ func TestInitRefuses(t *testing.T) {
 		"lease too short":      func(r *rpc.InitRequest) { r.SSHLeaseSeconds = 1 },
 		"lease too long":       func(r *rpc.InitRequest) { r.LeaseSeconds = 1 << 30 },
 		"negative pool":        func(r *rpc.InitRequest) { r.CandidatePoolSize = -1 },
-		"multicast address":    func(r *rpc.InitRequest) { r.Addresses = []netip.Addr{netip.IPv6LinkLocalAllNodes().WithZone("")} },
+		"its own address for the cluster": func(r *rpc.InitRequest) {
+			r.Addresses = []netip.Addr{h.addr()}
+			r.MasterAddress = &cluster.MasterAddress{Address: netip.PrefixFrom(h.addr(), 32), Netdev: "lo"}
+		},
+		"device with a path": func(r *rpc.InitRequest) {
+			r.MasterAddress = &cluster.MasterAddress{Address: netip.MustParsePrefix("192.0.2.9/24"), Netdev: "../lo"}
+		},
+		"multicast address": func(r *rpc.InitRequest) { r.Addresses = []netip.Addr{netip.IPv6LinkLocalAllNodes().WithZone("")} },
 	} {
 		r := initRequest(h)
 		change(&r)

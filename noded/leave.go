@@ -11,6 +11,7 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/internal/atomicfile"
+	"rolekey/noded/masterip"
 	"rolekey/pki"
 	"rolekey/rpc"
 )
@@ -56,6 +57,9 @@ func (d *Daemon) leave(ctx context.Context, id *identity) error {
 			return fmt.Errorf("take the cluster out of SSH's files: %w", err)
 		}
 	}
+	if err := masterip.Release(d.cfg.Kernel, d.addressFile()); err != nil {
+		return err
+	}
 	if err := newFactFiles(d.cfg.Paths).remove(); err != nil {
 		return err
 	}
@@ -75,7 +79,7 @@ func (d *Daemon) erase() error {
 		for _, name := range []string{serverPair, identityPair} {
 			errs = append(errs, pki.Files{Dir: dir, Name: name}.Remove())
 		}
-		for _, name := range []string{gossipFile, termFile, contactFile, sweepFile, evictedFile, "ca.pem", identityFile} {
+		for _, name := range []string{gossipFile, termFile, contactFile, sweepFile, evictedFile, addressNote, "ca.pem", identityFile} {
 			errs = append(errs, atomicfile.Remove(filepath.Join(dir, name)))
 		}
 	}

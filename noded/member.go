@@ -20,6 +20,7 @@ import (
 	"rolekey/cluster"
 	"rolekey/internal/audit"
 	"rolekey/internal/task"
+	"rolekey/noded/masterip"
 	"rolekey/pki"
 	"rolekey/rpc"
 )
@@ -38,6 +39,7 @@ type member struct {
 	client  *rpc.Client
 	ssh     *sshFiles
 	facts   *factFiles
+	address *masterip.Holder
 	logins  *sessions
 	gossip  *gossip.Gossip
 	keys    keyDir
@@ -58,6 +60,7 @@ type member struct {
 	refused  atomic.Bool   // candidates say that this node is not in the roster
 	told     atomic.Bool   // that the node is removed has been logged
 	undone   atomic.Bool   // calls of a revoked peer still ran at the last look
+	heard    atomic.Bool   // the map has been fresh in this run
 	serial   atomic.Uint64
 }
 
@@ -98,6 +101,9 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, log: d.log, audit: m.audit, now: d.cfg.now}
 	m.facts = newFactFiles(d.cfg.Paths)
+	if err := m.openAddress(); err != nil {
+		return nil, err
+	}
 	m.logins = &sessions{
 		proc: "/proc", log: d.log, audit: m.audit, account: m.sshAccount, step: d.step, wake: make(chan struct{}, 1),
 		file: filepath.Join(d.cfg.Paths.NodeDir(), sweepFile),
@@ -210,6 +216,7 @@ func (m *member) run(ctx context.Context) error {
 	g.Go("pull", m.pull)
 	g.Go("keys", m.sweepKeys)
 	g.Go("renewal", m.renew)
+	g.Go("cluster address", m.address.Run)
 	g.Go("own entry", m.followSelf)
 	return errors.Join(g.Wait(), m.close())
 }
@@ -253,6 +260,7 @@ func (m *member) removed() bool {
 func (m *member) changed() {
 	m.serial.Add(1)
 	m.news.ring()
+	m.address.Poke()
 	poke(m.pullNow)
 	poke(m.sweepNow)
 }

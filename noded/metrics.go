@@ -13,6 +13,8 @@ var (
 	metricMember    = monitor.Gauge("rolekey_node_member", "Whether the node serves a cluster.")
 	metricCandidate = monitor.Gauge("rolekey_node_candidate", "Whether the map names the node as a candidate.")
 	metricMaster    = monitor.Gauge("rolekey_node_master", "Whether the map names the node as the master.")
+	metricAddress   = monitor.Gauge("rolekey_node_holds_cluster_address", "Whether the node holds the cluster address.")
+	metricAddressNo = monitor.Gauge("rolekey_node_cluster_address_problem", "Whether the cluster address is not as it should be on this node.")
 	metricLease     = monitor.Gauge("rolekey_map_lease_seconds", "Lease of the map in force.")
 	metricSkew      = monitor.Gauge("rolekey_clock_skew_seconds", "How far the clock is ahead of the signers'.")
 	metricSSH       = monitor.Gauge("rolekey_ssh_expiry_timestamp_seconds", "Until when sshd honours the authorized keys; 0: none.")
@@ -22,7 +24,7 @@ var (
 )
 
 var metricDescs = []monitor.Desc{
-	metricMember, metricCandidate, metricMaster, metricLease, metricSkew, metricSSH, metricReceived, metricNews, metricDropped,
+	metricMember, metricCandidate, metricMaster, metricAddress, metricAddressNo, metricLease, metricSkew, metricSSH, metricReceived, metricNews, metricDropped,
 }
 
 // newMonitor makes the endpoint for those who watch this daemon.
@@ -58,6 +60,9 @@ func (d *Daemon) collect(add monitor.Add) {
 	v := m.keeper.View()
 	add(metricCandidate, monitor.Bool(m.candidate(v)))
 	add(metricMaster, monitor.Bool(v.Map != nil && v.Map.Master == m.id.Node))
+	address := m.address.Status()
+	add(metricAddress, monitor.Bool(address.Held))
+	add(metricAddressNo, monitor.Bool(address.Problem != ""))
 	add(metricSkew, m.keeper.Lease().Skew(m.cfg.clocks()()).Seconds())
 	if v.Map != nil {
 		add(metricLease, v.Map.Lease().Seconds())

@@ -29,6 +29,7 @@ func (m *member) serveState(ctx context.Context, _ *rpc.Request) (any, error) {
 	}
 	m.stateOfCerts(&s)
 	m.stateOfKeys(ctx, &s)
+	m.stateOfAddress(&s)
 	m.ssh.state(ctx, v, &s)
 	return s, nil
 }

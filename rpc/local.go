@@ -41,6 +41,8 @@ type InitRequest struct {
 	Policy            cluster.Policy   `json:"policy,omitempty"`
 	SSHReach          cluster.SSHReach `json:"ssh_reach,omitempty"`
 	SSHSetup          bool             `json:"ssh_setup"`
+
+	MasterAddress *cluster.MasterAddress `json:"master_address,omitempty"` // nil: the cluster has none
 }
 
 // InitReply tells what was made.

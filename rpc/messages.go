@@ -127,7 +127,16 @@ type NodeState struct {
 	BlockProblems []string         `json:"block_problems"` // why sshd would not honour the block
 	SSHUntil      time.Time        `json:"ssh_until"`
 	SSHSetup      bool             `json:"ssh_setup"`
-	Refusals      map[string]int64 `json:"refusals"` // by reason, since start
+	MasterAddress *AddressState    `json:"master_address,omitempty"` // absent: the cluster has none
+	Refusals      map[string]int64 `json:"refusals"`                 // by reason, since start
+}
+
+// AddressState is what became of the cluster address on one node.
+type AddressState struct {
+	Address string `json:"address"` // with the length of its network's prefix
+	Netdev  string `json:"netdev"`
+	Held    bool   `json:"held"`
+	Problem string `json:"problem,omitempty"` // for people: why it is not as it should be
 }
 
 // AdmitRequest asks for a place in the cluster. The first call of a new node

@@ -34,6 +34,10 @@ func (a *api) info(*http.Request) (any, error) {
 		ModifySSHSetup: s.Params.SSHSetup, SSHKeyType: "ed25519", SSHKeyBits: 256,
 		Rolekey: a.rolekeyInfo(s),
 	}
+	if a := s.Params.MasterAddress; a != nil {
+		info.MasterNetdev, info.MasterNetmask = a.Netdev, a.Address.Bits()
+		info.Rolekey.MasterIP = a.Address.String()
+	}
 	if m := s.HeadMap(); m != nil {
 		info.MTime = seconds(m.Issued)
 	}

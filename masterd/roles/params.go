@@ -7,7 +7,7 @@ import (
 
 // CheckParams checks a request to change the cluster's parameters. What raises
 // privileges is refused over RAPI: a user of RAPI could hand root's keys to any
-// machine with it.
+// machine with it, or claim any address of the network.
 func CheckParams(s *state.State, c state.ParamsPatch, rapi bool) error {
 	if c == (state.ParamsPatch{}) {
 		return refuse(WrongInput, "Please pass at least one modification")
@@ -18,8 +18,9 @@ func CheckParams(s *state.State, c state.ParamsPatch, rapi bool) error {
 	if c.CandidatePoolSize != nil && (*c.CandidatePoolSize < 1 || *c.CandidatePoolSize > state.MaxPool) {
 		return refuse(WrongInput, "Candidate pool size %d is not valid: want 1 to %d", *c.CandidatePoolSize, state.MaxPool)
 	}
-	if rapi && (c.RAPIMayPromote != nil || c.MasterCapabilityRAPIModifiable != nil || c.SSHReach != nil || c.Policy != nil) {
-		return refuse(WrongState, "rapi_may_promote, master_capability_rapi_modifiable, ssh_reach and policy cannot be changed over RAPI").
+	if rapi && (c.RAPIMayPromote != nil || c.MasterCapabilityRAPIModifiable != nil || c.SSHReach != nil || c.Policy != nil ||
+		c.MasterAddress != nil || c.NoMasterAddress) {
+		return refuse(WrongState, "rapi_may_promote, master_capability_rapi_modifiable, ssh_reach, policy and the cluster address cannot be changed over RAPI").
 			withHint("On the master, as root: gnt-cluster modify")
 	}
 	return nil

@@ -40,6 +40,7 @@ const (
 	CodeClientCert    = "ECLUSTERCLIENTCERT"
 	CodeClusterCert   = "ECLUSTERCERT"
 	CodeNodeRPC       = "ENODERPC"
+	CodeNodeNet       = "ENODENET"
 	CodeNodeSSH       = "ENODESSH"
 	CodeNodeTime      = "ENODETIME"
 	CodeNodeMap       = "ENODEMAP" // Rolekey's own: the candidate map on a node
@@ -49,7 +50,7 @@ const (
 
 // Codes lists every code that a report can contain.
 func Codes() []string {
-	return []string{CodeClusterConfig, CodeClientCert, CodeClusterCert, CodeNodeRPC, CodeNodeSSH, CodeNodeTime, CodeNodeMap, CodeNodeKey, CodeNodeHooks}
+	return []string{CodeClusterConfig, CodeClientCert, CodeClusterCert, CodeNodeRPC, CodeNodeNet, CodeNodeSSH, CodeNodeTime, CodeNodeMap, CodeNodeKey, CodeNodeHooks}
 }
 
 // Times of the checks.
@@ -107,6 +108,7 @@ func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func
 	c.certificates()
 	c.keys()
 	c.logins(ctx)
+	c.address()
 	c.notes()
 	c.hooks(ctx)
 	return c.bad == 0, ctx.Err()

@@ -183,6 +183,8 @@ func infoItems(i wire.Info) []item {
 		}},
 		{"Cluster parameters", []item{
 			{"candidate pool size", i.PoolSize},
+			{"master netdev", orNone(i.MasterNetdev)},
+			{"master ip", orNone(r.MasterIP)},
 			{"modify ssh setup", yesNo(i.ModifySSHSetup)},
 			{"ssh_key_type", i.SSHKeyType},
 			{"ssh_key_bits", i.SSHKeyBits},
@@ -196,6 +198,14 @@ func infoItems(i wire.Info) []item {
 			{"job queue drained", yesNo(r.QueueDrained)},
 		}},
 	}
+}
+
+// orNone is a setting that may be missing.
+func orNone(v any) any {
+	if v == nil || v == "" {
+		return "none"
+	}
+	return v
 }
 
 func (a *app) getMasterCommand() *cobra.Command {

@@ -202,7 +202,8 @@ func TestInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := m.run(Cluster, "init", "lab.test", "--node-name", "node1.lab.test", "--address", "10.77.0.1", "--recovery-recipient", "@"+recipients,
-		"--recovery-recipient", "age1abc", "-C", "3", "--map-lease", "3s", "--ssh-lease", "90m", "--map-policy", "best_effort", "--ssh-reach", "master", "--no-ssh-setup")
+		"--recovery-recipient", "age1abc", "-C", "3", "--map-lease", "3s", "--ssh-lease", "90m", "--map-policy", "best_effort", "--ssh-reach", "master", "--no-ssh-setup",
+		"--master-netdev", "eth0", "--master-ip", "10.77.0.9/24")
 	if r.code != ExitOK || r.out != "" || !strings.Contains(r.err, "/root/recovery") {
 		t.Fatalf("%+v", r)
 	}
@@ -211,13 +212,14 @@ func TestInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"cluster":"lab.test","node":"node1.lab.test","addresses":["10.77.0.1"],"recovery_recipient":["ssh-ed25519 AAAA me","age1xyz","age1abc"],` +
-		`"no_recovery_key":false,"candidate_pool_size":3,"lease_seconds":3,"ssh_lease_seconds":5400,"policy":"best_effort","ssh_reach":"master","ssh_setup":false}`
+		`"no_recovery_key":false,"candidate_pool_size":3,"lease_seconds":3,"ssh_lease_seconds":5400,"policy":"best_effort","ssh_reach":"master","ssh_setup":false,` +
+		`"master_address":{"address":"10.77.0.9/24","netdev":"eth0"}}`
 	if string(got) != want {
 		t.Errorf("request %s\nwant    %s", got, want)
 	}
 	var reply rpc.InitReply
 	m.wantJSON(&reply, Cluster, "init", "lab.test", "--node-name", "node1.lab.test", "--no-recovery-key", "--json")
-	if d := m.inits[1]; reply.Version.Version != 1 || d.LeaseSeconds != 120 || d.SSHLeaseSeconds != 86400 || d.CandidatePoolSize != 5 || !d.SSHSetup || !d.NoRecoveryKey {
+	if d := m.inits[1]; reply.Version.Version != 1 || d.LeaseSeconds != 120 || d.SSHLeaseSeconds != 86400 || d.CandidatePoolSize != 5 || !d.SSHSetup || !d.NoRecoveryKey || d.MasterAddress != nil {
 		t.Errorf("defaults: %+v, %+v", d, reply)
 	}
 }
@@ -261,6 +263,7 @@ func TestInitRefusals(t *testing.T) {
 	m.fail(ExitFailed, "Give either --recovery-recipient", Cluster, init("--no-recovery-key", "--recovery-recipient", "age1x")...)
 	m.fail(ExitFailed, "whole seconds", Cluster, init("--no-recovery-key", "--map-lease", "1500ms")...)
 	m.fail(ExitFailed, "policy", Cluster, init("--no-recovery-key", "--map-policy", "lax")...)
+	m.fail(ExitFailed, "together", Cluster, init("--no-recovery-key", "--master-ip", "10.77.0.9")...)
 	m.fail(ExitFailed, "ssh reach", Cluster, init("--no-recovery-key", "--ssh-reach", "all")...)
 	m.fail(ExitFailed, "read recipients", Cluster, init("--recovery-recipient", "@/nosuch")...)
 	m.fail(ExitFailed, "usage: gnt-cluster init NAME", Cluster, "init")

@@ -65,7 +65,7 @@ nobody: the command says who stays a candidate.`,
 
 func (f *addressFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.netdev, "master-netdev", "", "network device for the address that the master holds")
-	cmd.Flags().StringVar(&f.ip, "master-ip", "", "address that the master holds, with its prefix: 192.0.2.9/24")
+	cmd.Flags().StringVar(&f.ip, "master-ip", "", "address that the master holds: 192.0.2.9/24 (without length: of one host)")
 }
 
 // read returns the address; nil if none is asked for.
@@ -77,8 +77,11 @@ func (f *addressFlags) read() (*cluster.MasterAddress, error) {
 		return nil, usage("Give --master-netdev and --master-ip together")
 	}
 	prefix, err := netip.ParsePrefix(f.ip)
+	if addr, aerr := netip.ParseAddr(f.ip); aerr == nil {
+		prefix, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
 	if err != nil {
-		return nil, usage("--master-ip %.60q: want an address with the length of its network's prefix, as 192.0.2.9/24", f.ip)
+		return nil, usage("--master-ip %.60q: want an address, with or without the length of its network's prefix, as 192.0.2.9/24", f.ip)
 	}
 	m := &cluster.MasterAddress{Address: prefix, Netdev: f.netdev}
 	if err := m.Check(); err != nil {

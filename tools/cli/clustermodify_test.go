@@ -2,7 +2,7 @@ package cli
 
 import (
 	"bytes"
-	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +27,8 @@ func TestModifyCluster(t *testing.T) {
 		{"-C 7 --map-lease=1m --ssh-lease 12h", map[string]any{"candidate_pool_size": 7.0, "lease_seconds": 60.0, "ssh_lease_seconds": 43200.0}},
 		{"--map-policy=best_effort --ssh-reach=master", map[string]any{"policy": "best_effort", "ssh_reach": "master"}},
 		{"--rapi-may-promote=no", map[string]any{"rapi_may_promote": false}},
+		{"--master-netdev=eth0 --master-ip=192.0.2.9/24", map[string]any{"master_address": map[string]any{"address": "192.0.2.9/24", "netdev": "eth0"}}},
+		{"--master-netdev=eth0 --master-ip=2001:db8::9", map[string]any{"master_address": map[string]any{"address": "2001:db8::9/128", "netdev": "eth0"}}},
 		{"--no-master-ip", map[string]any{"no_master_address": true}},
 	} {
 		m := upgraded(t, 1)
@@ -41,7 +43,7 @@ func TestModifyCluster(t *testing.T) {
 			t.Errorf("%s prints %q", c.args, out)
 		}
 		c.want["OP_ID"] = "OP_CLUSTER_SET_PARAMS"
-		if !maps.Equal(got, c.want) {
+		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: opcode %v", c.args, got)
 		}
 	}
@@ -58,7 +60,7 @@ func TestModifyClusterRefusesNonsense(t *testing.T) {
 		"--ssh-reach=all":                       "want candidates or master",
 		"--master-ip=192.0.2.9/24":              "together",
 		"--master-netdev=eth0":                  "together",
-		"--master-netdev=eth0 --master-ip=x":    "want an address with the length",
+		"--master-netdev=eth0 --master-ip=x":    "want an address, with or without",
 		"--master-netdev=e/0 --master-ip=::1/8": "network device",
 		"--rapi-may-promote=perhaps":            "want yes or no",
 	} {

@@ -38,6 +38,7 @@ type initFlags struct {
 	pool              int
 	lease, sshLease   time.Duration
 	policy, sshReach  string
+	master            addressFlags
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -81,6 +82,7 @@ func (f *initFlags) add(cmd *cobra.Command) {
 	s.StringVar(&f.policy, "map-policy", string(cluster.PolicyStrict), "what a node with a stale map does: strict or best_effort")
 	s.StringVar(&f.sshReach, "ssh-reach", string(cluster.ReachCandidates), "whose SSH keys open the nodes: candidates or master")
 	s.BoolVar(&f.noSSH, "no-ssh-setup", false, "leave SSH keys and files alone")
+	f.master.add(cmd)
 }
 
 func (f *initFlags) request(name string) (req rpc.InitRequest, err error) {
@@ -113,6 +115,9 @@ func (f *initFlags) request(name string) (req rpc.InitRequest, err error) {
 	}
 	if req.SSHReach, err = cluster.ParseSSHReach(f.sshReach); err != nil {
 		return req, usage("%v", err)
+	}
+	if req.MasterAddress, err = f.master.read(); err != nil {
+		return req, err
 	}
 	req.RecoveryRecipient, err = readRecipients(f.recipients)
 	return req, err

@@ -14,6 +14,7 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/masterd/rapi/wire"
+	"rolekey/rpc"
 )
 
 // maxAsked is how many nodes are asked at a time.
@@ -90,6 +91,8 @@ type nodeState struct {
 	Authorized []struct{}      `json:"authorized"`
 	Problems   []string        `json:"block_problems"`
 	Foreign    []string        `json:"foreign"`
+
+	MasterAddress *rpc.AddressState `json:"master_address"`
 }
 
 // items describes a node: first what Ganeti says of one, in its order and words.
@@ -181,7 +184,21 @@ func (r nodeReport) answer() any {
 		{"authorized keys", len(s.Authorized)},
 		{"problems", append([]string{}, s.Problems...)},
 		{"foreign keys of former candidates", append([]string{}, s.Foreign...)},
+		{"cluster address", clusterAddress(s.MasterAddress)},
 	}
+}
+
+// clusterAddress says what a node does about the cluster's address.
+func clusterAddress(a *rpc.AddressState) string {
+	switch {
+	case a == nil:
+		return "none"
+	case a.Problem != "":
+		return a.Problem
+	case a.Held:
+		return fmt.Sprintf("holds %s on %s", a.Address, a.Netdev)
+	}
+	return "not held"
 }
 
 // unknownNode words the refusal of a node that does not exist.

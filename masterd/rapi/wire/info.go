@@ -86,4 +86,5 @@ type RolekeyInfo struct {
 	Candidates      []cluster.Name   `json:"candidates"`
 	Voters          []cluster.Name   `json:"voters"`
 	QueueDrained    bool             `json:"queue_drained"`
+	MasterIP        string           `json:"master_ip"` // with its prefix; "": the cluster has no address
 }
