@@ -56,6 +56,7 @@ var (
 	general = map[string]*regexp.Regexp{"CLUSTER": formName, "MASTER": formName, "OP_CODE": formCode}
 	own     = map[string]*regexp.Regexp{
 		"OP_TARGET": formName, "OLD_MASTER": formName, "NODE_NAME": formName, "NODE_PIP": formAddr, "NODE_SIP": formAddr,
+		"NEW_NAME": formName, "NEW_PIP": formAddr, "NEW_SIP": formAddr,
 		"MASTER_CANDIDATE": formFlag, "OFFLINE": formFlag, "DRAINED": formFlag, "MASTER_CAPABLE": formFlag, "VM_CAPABLE": formFlag,
 	}
 )

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -34,11 +35,22 @@ func All(s *state.State, but ...cluster.NodeID) []cluster.NodeID {
 // NodeNow are the variables of a node as it is.
 func NodeNow(n *state.Node) map[string]string {
 	f := n.Flags
-	return map[string]string{
-		"NODE_NAME": string(n.Name), "NODE_PIP": n.Addresses[0].String(), "NODE_SIP": n.Addresses[min(1, len(n.Addresses)-1)].String(),
-		"MASTER_CANDIDATE": Flag(&f.MasterCandidate), "OFFLINE": Flag(&f.Offline), "DRAINED": Flag(&f.Drained),
+	vars := map[string]string{
+		"NODE_NAME": string(n.Name), "MASTER_CANDIDATE": Flag(&f.MasterCandidate), "OFFLINE": Flag(&f.Offline), "DRAINED": Flag(&f.Drained),
 		"MASTER_CAPABLE": Flag(&f.MasterCapable), "VM_CAPABLE": Flag(&f.VMCapable),
 	}
+	maps.Copy(vars, Place("NODE_", n.Addresses))
+	return vars
+}
+
+// Place are the variables of a node's primary and secondary address, which may
+// be one, or not known; prefix is what their names begin with.
+func Place(prefix string, addresses []netip.Addr) map[string]string {
+	vars := map[string]string{prefix + "PIP": "", prefix + "SIP": ""}
+	if len(addresses) > 0 {
+		vars[prefix+"PIP"], vars[prefix+"SIP"] = addresses[0].String(), addresses[min(1, len(addresses)-1)].String()
+	}
+	return vars
 }
 
 // Verify is the operation of gnt-cluster verify.
@@ -64,11 +76,9 @@ func OnMaster(s *state.State, hook string) Op {
 // NodeAdd is the admission of a node. Where it is may not be known yet.
 func NodeAdd(name cluster.Name, addresses []netip.Addr, f cluster.Flags) Op {
 	op := Op{Hook: rpc.HookNodeAdd, Code: "OP_NODE_ADD", Vars: map[string]string{
-		"OP_TARGET": string(name), "NODE_NAME": string(name), "NODE_PIP": "", "NODE_SIP": "",
+		"OP_TARGET": string(name), "NODE_NAME": string(name),
 		"MASTER_CAPABLE": Flag(&f.MasterCapable), "VM_CAPABLE": Flag(&f.VMCapable),
 	}}
-	if len(addresses) > 0 {
-		op.Vars["NODE_PIP"], op.Vars["NODE_SIP"] = addresses[0].String(), addresses[min(1, len(addresses)-1)].String()
-	}
+	maps.Copy(op.Vars, Place("NODE_", addresses))
 	return op
 }

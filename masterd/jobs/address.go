@@ -245,7 +245,7 @@ func (r *run) relocate(ctx context.Context, n *state.Node, change state.NodeAddr
 		}
 		return json.Marshal(results)
 	}
-	if err := r.before(ctx, n); err != nil {
+	if err := r.before(ctx, n, false); err != nil {
 		return nil, err
 	}
 	left := &resume{Op: r.op, Node: *n, Results: results, Steps: []roles.Step{postStep(n.UUID)}}

@@ -64,7 +64,7 @@ func (r *run) commitCluster(ctx context.Context, kind string, left *resume, body
 	if r.dry {
 		return r.rehearseCluster(kind, left, body(nil))
 	}
-	if err := r.before(ctx, nil); err != nil {
+	if err := r.before(ctx, nil, false); err != nil {
 		return nil, err
 	}
 	left.Steps = append(left.Steps, postStep(cluster.NodeID{}))

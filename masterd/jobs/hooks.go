@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"slices"
 
 	"rolekey/cluster"
 	"rolekey/masterd/hooks"
@@ -19,30 +20,51 @@ const stepHooks roles.StepKind = "hooks"
 
 // hookOps are the operations that have hooks. A node is as it was before the
 // change; an operation on the cluster has none.
-var hookOps = map[string]func(s *state.State, op opNode, n *state.Node) hooks.Op{
-	OpNodeSetParams: func(s *state.State, op opNode, n *state.Node) hooks.Op {
-		return hooks.Op{Hook: rpc.HookNodeModify, Nodes: []cluster.NodeID{s.Master, n.UUID}, Vars: map[string]string{
-			"MASTER_CANDIDATE": hooks.Flag(op.MasterCandidate), "OFFLINE": hooks.Flag(op.Offline), "DRAINED": hooks.Flag(op.Drained),
-			"MASTER_CAPABLE": hooks.Flag(op.MasterCapable), "VM_CAPABLE": hooks.Flag(op.VMCapable),
-		}}
-	},
-	OpNodeRename: func(s *state.State, _ opNode, n *state.Node) hooks.Op {
-		return hooks.Op{Hook: rpc.HookNodeModify, Nodes: []cluster.NodeID{s.Master, n.UUID}}
-	},
-	OpNodeAdd:   hookAdd,
-	OpNodeReadd: hookAdd,
-	OpNodeRemove: func(s *state.State, _ opNode, n *state.Node) hooks.Op {
+var hookOps = map[string]func(s *state.State, op opHook, n *state.Node) hooks.Op{
+	OpNodeSetParams: hookModify,
+	OpNodeRename:    hookModify,
+	OpNodeAdd:       hookAdd,
+	OpNodeReadd:     hookAdd,
+	OpNodeRemove: func(s *state.State, _ opHook, n *state.Node) hooks.Op {
 		return hooks.Op{Hook: rpc.HookNodeRemove, Nodes: hooks.All(s, n.UUID)} // a dead node must be removable
 	},
-	OpClusterSet: func(s *state.State, _ opNode, _ *state.Node) hooks.Op {
+	OpClusterSet: func(s *state.State, _ opHook, _ *state.Node) hooks.Op {
 		return hooks.OnMaster(s, rpc.HookClusterModify)
 	},
-	OpClusterRename: func(s *state.State, _ opNode, _ *state.Node) hooks.Op {
-		return hooks.OnMaster(s, rpc.HookClusterRename)
+	OpClusterRename: func(s *state.State, op opHook, _ *state.Node) hooks.Op {
+		o := hooks.OnMaster(s, rpc.HookClusterRename)
+		if name, err := cluster.ParseName(op.Name); err == nil {
+			o.Vars["NEW_NAME"] = string(name)
+		}
+		return o
 	},
 }
 
-func hookAdd(s *state.State, _ opNode, n *state.Node) hooks.Op {
+// opHook are the fields of opcodes that hooks are told.
+type opHook struct {
+	ID string `json:"OP_ID"`
+	opNode
+	New  string `json:"new_name"`
+	Name string `json:"name"`
+}
+
+// hookModify is a change of a node that stays in the cluster.
+func hookModify(s *state.State, op opHook, n *state.Node) hooks.Op {
+	out := hooks.Op{Hook: rpc.HookNodeModify, Nodes: []cluster.NodeID{s.Master, n.UUID}, Vars: map[string]string{
+		"MASTER_CANDIDATE": hooks.Flag(op.MasterCandidate), "OFFLINE": hooks.Flag(op.Offline), "DRAINED": hooks.Flag(op.Drained),
+		"MASTER_CAPABLE": hooks.Flag(op.MasterCapable), "VM_CAPABLE": hooks.Flag(op.VMCapable),
+	}}
+	maps.Copy(out.Vars, hooks.Place("NODE_", n.Addresses))
+	if name, err := cluster.ParseName(op.New); err == nil {
+		out.Vars["NEW_NAME"] = string(name)
+	}
+	if addrs, err := op.wanted(n); err == nil && !slices.Equal(addrs, n.Addresses) {
+		maps.Copy(out.Vars, hooks.Place("NEW_", addrs))
+	}
+	return out
+}
+
+func hookAdd(s *state.State, _ opHook, n *state.Node) hooks.Op {
 	op := hooks.NodeAdd(n.Name, n.Addresses, n.Flags)
 	op.Nodes = hooks.All(s)
 	return op
@@ -50,14 +72,11 @@ func hookAdd(s *state.State, _ opNode, n *state.Node) hooks.Op {
 
 // hookOp returns what hooks are told of the opcode under way.
 func (r *run) hookOp(n *state.Node) (op hooks.Op, ok bool) {
-	var head struct {
-		ID string `json:"OP_ID"`
-		opNode
-	}
+	var head opHook
 	if err := json.Unmarshal(r.job.Ops[r.op], &head); err != nil || hookOps[head.ID] == nil || r.dry {
 		return op, false
 	}
-	op = hookOps[head.ID](r.c.State(), head.opNode, n)
+	op = hookOps[head.ID](r.c.State(), head, n)
 	op.Code = head.ID
 	op.Vars = maps.Clone(op.Vars)
 	if op.Vars == nil {
@@ -77,7 +96,7 @@ func (r *run) perform(ctx context.Context, plan func(*state.State) (roles.Plan, 
 		return nil, err
 	}
 	if n := r.c.State().Node(p.Node); n != nil && !p.NoOp() && !r.dry {
-		if err := r.before(ctx, n); err != nil {
+		if err := r.before(ctx, n, loses(p)); err != nil {
 			return nil, err
 		}
 		if p, err = plan(r.c.State()); err != nil {
@@ -100,11 +119,21 @@ func postStep(id cluster.NodeID) roles.Step {
 	return roles.Step{Kind: stepHooks, Node: id, MayFail: true}
 }
 
+// loses reports whether a plan takes a role away. Who is to lose one is not
+// asked before: it could veto that, or gain time.
+func loses(p roles.Plan) bool {
+	was, is := p.OldFlags, p.NewFlags
+	return p.Demotes() || is.Offline && !was.Offline || is.Drained && !was.Drained
+}
+
 // before runs the pre phase. Its error is a veto: nothing has been done yet.
-func (r *run) before(ctx context.Context, n *state.Node) error {
+func (r *run) before(ctx context.Context, n *state.Node, loses bool) error {
 	op, ok := r.hookOp(n)
 	if !ok {
 		return nil
+	}
+	if loses {
+		op.Nodes = slices.DeleteFunc(op.Nodes, func(id cluster.NodeID) bool { return id == n.UUID })
 	}
 	r.idle = new(hooks.Idle)
 	report := r.c.Hooks(ctx, hooks.Call{Op: op, Phase: rpc.HooksPre, Idle: r.idle})

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +22,8 @@ func bad(node, output string) hooks.Report {
 func TestHooksVeto(t *testing.T) {
 	for name, op := range map[string]string{
 		"promote": modify(4, `"master_candidate":true`), "offline": modify(3, `"offline":true,"auto_promote":true`), "remove": remove(3),
+		"move": modify(4, `"addresses":["10.77.1.4"]`), "rename": rename(4, "web.lab.test"), "readd": readd(3),
+		"parameters": setCluster(`"candidate_pool_size":2`), "rename the cluster": `{"OP_ID":"OP_CLUSTER_RENAME","name":"other.test"}`,
 	} {
 		w := newWorld(t, 4, 3)
 		before := w.State().Head().Hash
@@ -37,7 +40,7 @@ func TestHooksVeto(t *testing.T) {
 		if got := string(j.OpResult[0]); got != `["HooksAbort",[[["node1.lab.test","check","not today"]]]]` {
 			t.Errorf("%s: result %s", name, got)
 		}
-		if w.State().Head().Hash != before || len(w.calls) != 2 {
+		if w.State().Head().Hash != before || len(w.calls) != 2 && name != "move" {
 			t.Errorf("%s: something was done: %q", name, w.calls)
 		}
 	}
@@ -52,43 +55,50 @@ func TestHooksOfOperations(t *testing.T) {
 		vars  map[string]string
 		after map[string]string
 	}{
-		"modify": {
-			modify(3, `"master_candidate":false,"auto_promote":true`), [2][]cluster.NodeID{{id(1), id(3)}, {id(1), id(3)}},
+		"demote": {
+			modify(3, `"master_candidate":false,"auto_promote":true`), both([]cluster.NodeID{id(1)}, []cluster.NodeID{id(1), id(3)}),
+			with(at(3), "MASTER_CANDIDATE", "False"), now(3, "MASTER_CANDIDATE", "False"),
+		},
+		"offline": {
+			modify(4, `"offline":true`), both([]cluster.NodeID{id(1)}, []cluster.NodeID{id(1), id(4)}),
+			with(at(4), "OFFLINE", "True"), now(4, "OFFLINE", "True"),
+		},
+		"promote": {
+			modify(4, `"master_candidate":true`), both([]cluster.NodeID{id(1), id(4)}, []cluster.NodeID{id(1), id(4)}),
+			with(at(4), "MASTER_CANDIDATE", "True"), now(4, "MASTER_CANDIDATE", "True"),
+		},
+		"move": {
+			modify(4, `"addresses":["10.77.1.4","10.78.1.4"]`), both([]cluster.NodeID{id(1), id(4)}, []cluster.NodeID{id(1), id(4)}),
+			with(at(4), "NEW_PIP", "10.77.1.4", "NEW_SIP", "10.78.1.4"), now(4, "NODE_PIP", "10.77.1.4", "NODE_SIP", "10.78.1.4"),
+		},
+		"rename": {
+			rename(4, "web.lab.test"), both([]cluster.NodeID{id(1), id(4)}, []cluster.NodeID{id(1), id(4)}),
+			with(at(4), "NEW_NAME", "web.lab.test"), now(4, "NODE_NAME", "web.lab.test"),
+		},
+		"readd": {
+			readd(3), both([]cluster.NodeID{id(1), id(2), id(4)}, nil), // post: when it has joined
 			map[string]string{
-				"OP_TARGET": "node3.lab.test", "NODE_NAME": "node3.lab.test", "MASTER_CANDIDATE": "False", "OFFLINE": "None",
-				"DRAINED": "None", "MASTER_CAPABLE": "None", "VM_CAPABLE": "None",
-			},
-			map[string]string{
-				"NODE_NAME": "node3.lab.test", "NODE_PIP": "10.77.0.3", "NODE_SIP": "10.77.0.3", "MASTER_CANDIDATE": "False", "OFFLINE": "False", "DRAINED": "False", "MASTER_CAPABLE": "True", "VM_CAPABLE": "True",
-			},
+				"OP_TARGET": "node3.lab.test", "NODE_NAME": "node3.lab.test", "NODE_PIP": "10.77.0.3", "NODE_SIP": "10.77.0.3",
+				"MASTER_CAPABLE": "True", "VM_CAPABLE": "True",
+			}, nil,
 		},
 		"add": {
-			add(4), [2][]cluster.NodeID{nil, {id(1), id(2), id(3), id(4)}},
+			add(4), both(nil, []cluster.NodeID{id(1), id(2), id(3), id(4)}),
 			map[string]string{
 				"OP_TARGET": "node4.lab.test", "NODE_NAME": "node4.lab.test", "NODE_PIP": "10.77.0.4", "NODE_SIP": "10.77.0.4",
 				"MASTER_CAPABLE": "True", "VM_CAPABLE": "True",
-			},
-			map[string]string{
-				"NODE_NAME": "node4.lab.test", "NODE_PIP": "10.77.0.4", "NODE_SIP": "10.77.0.4", "MASTER_CANDIDATE": "False", "OFFLINE": "False", "DRAINED": "False", "MASTER_CAPABLE": "True", "VM_CAPABLE": "True",
-			},
+			}, now(4),
 		},
 		"remove": {
-			remove(3), [2][]cluster.NodeID{{id(1), id(2), id(4)}, {id(1), id(2), id(4)}},
+			remove(3), both([]cluster.NodeID{id(1), id(2), id(4)}, []cluster.NodeID{id(1), id(2), id(4)}),
 			map[string]string{"OP_TARGET": "node3.lab.test", "NODE_NAME": "node3.lab.test"}, map[string]string{},
 		},
-		"modify the cluster": {
-			`{"OP_ID":"OP_CLUSTER_SET_PARAMS","candidate_pool_size":7}`, [2][]cluster.NodeID{{id(1)}, {id(1)}},
+		"parameters": {
+			setCluster(`"candidate_pool_size":2`), both([]cluster.NodeID{id(1)}, []cluster.NodeID{id(1)}),
 			map[string]string{"OP_TARGET": "lab.test"}, map[string]string{},
 		},
-		"rename": {
-			`{"OP_ID":"OP_NODE_RENAME","node_name":"node4.lab.test","new_name":"new.lab.test"}`, [2][]cluster.NodeID{{id(1), id(4)}, {id(1), id(4)}},
-			map[string]string{"OP_TARGET": "node4.lab.test", "NODE_NAME": "node4.lab.test"},
-			map[string]string{
-				"NODE_NAME": "new.lab.test", "NODE_PIP": "10.77.0.4", "NODE_SIP": "10.77.0.4", "MASTER_CANDIDATE": "False", "OFFLINE": "False",
-				"DRAINED": "False", "MASTER_CAPABLE": "True", "VM_CAPABLE": "True",
-			},
-		},
-		"a rehearsal":   {modify(3, `"offline":true,"auto_promote":true,"dry_run":true`), [2][]cluster.NodeID{}, nil, nil},
+		"rehearsal":     {modify(4, `"master_candidate":true,"dry_run":true`), both(nil, nil), nil, nil},
+		"rehearsal, 2":  {setCluster(`"candidate_pool_size":2,"dry_run":true`), both(nil, nil), nil, nil},
 		"nothing to do": {modify(4, `"offline":false`), [2][]cluster.NodeID{}, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,6 +129,32 @@ func TestHooksOfOperations(t *testing.T) {
 			}
 		})
 	}
+}
+
+func both(pre, post []cluster.NodeID) [2][]cluster.NodeID { return [2][]cluster.NodeID{pre, post} }
+
+// with adds variables, name and value in turn.
+func with(vars map[string]string, more ...string) map[string]string {
+	for i := 0; i < len(more); i += 2 {
+		vars[more[i]] = more[i+1]
+	}
+	return vars
+}
+
+// at are the variables of a change of a node that asks for nothing.
+func at(i int) map[string]string {
+	addr := fmt.Sprintf("10.77.0.%d", i)
+	return map[string]string{
+		"OP_TARGET": string(statetest.Name(i)), "NODE_NAME": string(statetest.Name(i)), "NODE_PIP": addr, "NODE_SIP": addr,
+		"MASTER_CANDIDATE": "None", "OFFLINE": "None", "DRAINED": "None", "MASTER_CAPABLE": "None", "VM_CAPABLE": "None",
+	}
+}
+
+// now is what a node is afterwards, but for what is named.
+func now(i int, but ...string) map[string]string {
+	vars := with(at(i), "MASTER_CANDIDATE", "False", "OFFLINE", "False", "DRAINED", "False", "MASTER_CAPABLE", "True", "VM_CAPABLE", "True")
+	delete(vars, "OP_TARGET")
+	return with(vars, but...)
 }
 
 func equal(a, b map[string]string) bool {
@@ -191,5 +227,19 @@ func TestG7HooksRunAtLeastOnce(t *testing.T) {
 		if j := w.finish(id); j.Status != state.JobSuccess || pre == 0 || post == 0 || pre > 2 || post > 2 {
 			t.Errorf("crash %d: job is %s, phases ran %d and %d times (%q)", i, j.Status, pre, post, w.calls)
 		}
+	}
+}
+
+// TestHooksOfAClusterRename know both names.
+func TestHooksOfAClusterRename(t *testing.T) {
+	w := newWorld(t, 2, 2)
+	var seen []string
+	w.scripts = func(c hooks.Call) hooks.Report {
+		seen = append(seen, fmt.Sprint(c.Hook, " ", c.Phase, " ", len(c.Nodes), " ", c.Vars["OP_TARGET"], " ", c.Vars["NEW_NAME"]))
+		return nil
+	}
+	w.finish(w.submit(`{"OP_ID":"OP_CLUSTER_RENAME","name":"other.test"}`))
+	if want := []string{"cluster-rename pre 1 lab.test other.test", "cluster-rename post 1 other.test other.test"}; !slices.Equal(seen, want) {
+		t.Errorf("%q", seen)
 	}
 }

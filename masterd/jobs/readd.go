@@ -36,7 +36,7 @@ func nodeReadd(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessag
 	if !n.Flags.MasterCandidate {
 		return json.Marshal([][2]string{})
 	}
-	if err := r.before(ctx, n); err != nil {
+	if err := r.before(ctx, n, true); err != nil {
 		return nil, err
 	}
 	return r.carryOut(ctx, readdPlan(r.c.State(), n))
