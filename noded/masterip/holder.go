@@ -195,7 +195,7 @@ func (h *Holder) hold(m cluster.MasterAddress, life time.Duration) (held bool, e
 		if on == nil {
 			on = here
 		}
-		return false, fmt.Errorf("%s is on %s already, and not by this noded; it is left alone", on.Prefix, on.Netdev)
+		return here != nil && h.mine != nil, fmt.Errorf("%s is on %s already, and not by this noded; it is left alone", on.Prefix, on.Netdev)
 	}
 	if h.mine == nil {
 		if err := writeRecord(h.cfg.File, m); err != nil {

@@ -306,3 +306,22 @@ func TestNeverBeyondTheLease(t *testing.T) {
 		})
 	})
 }
+
+// While somebody else has the address too, ours is not renewed; but it counts as
+// held for as long as it stands.
+func TestHeldUntilItEnds(t *testing.T) {
+	virtual(t, func(t *testing.T, m *machine) {
+		m.start()
+		m.news(true, lease)
+		m.k.put(place("lo", "192.0.2.9/32", true), 0)
+		m.news(true, 2*lease)
+		m.want("on another device, too", true, "is on lo already, and not by this noded")
+		m.wait(lease)
+		m.want("its lifetime is over", false, "is on lo already")
+		m.news(false, lease)
+		m.want("no longer master", false, "")
+		if len(m.k.places) != 1 {
+			t.Errorf("%+v", m.k.places)
+		}
+	})
+}
