@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -20,7 +21,6 @@ type fakeKernel struct {
 	places    []fakePlace
 	announced []time.Time
 	fail      error // of Set, Delete and Announce
-	crash     func(string)
 }
 
 type fakePlace struct {
@@ -108,6 +108,27 @@ func (k *fakeKernel) set(fail error) {
 	k.fail = fail
 }
 
+// all returns what stands now.
+func (k *fakeKernel) all() []fakePlace {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.expire()
+	return slices.Clone(k.places)
+}
+
+func (k *fakeKernel) told() []time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.announced)
+}
+
+// edit changes things behind the holder's back.
+func (k *fakeKernel) edit(change func(places []fakePlace) []fakePlace) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.places = change(k.places)
+}
+
 func (k *fakeKernel) has(a netip.Addr) bool {
 	places, _ := k.Places()
 	for _, p := range places {
@@ -190,12 +211,7 @@ func (m *machine) wait(d time.Duration) {
 }
 
 func (m *machine) holds() bool {
-	for _, p := range m.k.places {
-		if p.mine && (p.Forever || time.Now().Before(p.end.Add(fakeLate))) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(m.k.all(), func(p fakePlace) bool { return p.mine })
 }
 
 func (m *machine) want(what string, held bool, problem string) {

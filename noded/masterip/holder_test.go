@@ -26,6 +26,8 @@ func virtual(t *testing.T, f func(t *testing.T, m *machine)) {
 	})
 }
 
+func nothing([]fakePlace) []fakePlace { return nil }
+
 const lease = 30 * time.Second
 
 func TestHoldsWhileMaster(t *testing.T) {
@@ -36,7 +38,7 @@ func TestHoldsWhileMaster(t *testing.T) {
 		m.want("another is master", false, "")
 		m.news(true, lease)
 		m.want("master", true, "")
-		if p := m.k.places[0]; p.Prefix != ours4.Address || p.Netdev != "eth0" || !p.end.Equal(time.Now().Add(28*time.Second)) {
+		if p := m.k.all()[0]; p.Prefix != ours4.Address || p.Netdev != "eth0" || !p.end.Equal(time.Now().Add(28*time.Second)) {
 			t.Errorf("%+v", p)
 		}
 		began := time.Now()
@@ -45,7 +47,7 @@ func TestHoldsWhileMaster(t *testing.T) {
 			m.news(true, lease)
 		}
 		var at []time.Duration
-		for _, a := range m.k.announced {
+		for _, a := range m.k.told() {
 			at = append(at, a.Sub(began))
 		}
 		if !slices.Equal(at, announceAt) {
@@ -58,8 +60,8 @@ func TestHoldsWhileMaster(t *testing.T) {
 		}
 		m.news(true, lease)
 		m.want("master again", true, "")
-		if len(m.k.announced) != len(announceAt)+1 {
-			t.Errorf("%d announcements", len(m.k.announced))
+		if len(m.k.told()) != len(announceAt)+1 {
+			t.Errorf("%d announcements", len(m.k.told()))
 		}
 	})
 }
@@ -122,7 +124,7 @@ func TestForeignAddressesAreLeftAlone(t *testing.T) {
 	} {
 		virtual(t, func(t *testing.T, m *machine) {
 			m.k.put(p.Place, p.life)
-			foreign := m.k.places[0]
+			foreign := m.k.all()[0]
 			m.start()
 			m.news(true, lease)
 			m.want(name, false, "is on "+p.Netdev+" already, and not by this noded")
@@ -132,10 +134,10 @@ func TestForeignAddressesAreLeftAlone(t *testing.T) {
 			m.addr = &later
 			m.mu.Unlock()
 			m.news(true, lease)
-			if len(m.k.places) != 1 || m.k.places[0] != foreign {
-				t.Errorf("%s: %+v", name, m.k.places)
+			if all := m.k.all(); len(all) != 1 || all[0] != foreign {
+				t.Errorf("%s: %+v", name, m.k.all())
 			}
-			m.k.places = nil
+			m.k.edit(nothing)
 			m.wait(round)
 			m.want(name+", removed", true, "")
 		})
@@ -148,18 +150,18 @@ func TestAdministratorsHands(t *testing.T) {
 	virtual(t, func(t *testing.T, m *machine) {
 		m.start()
 		m.news(true, lease)
-		m.k.places = nil
+		m.k.edit(nothing)
 		m.wait(round)
 		m.want("removed by hand", true, "")
-		m.k.places[0].Forever, m.k.places[0].mine = true, false
+		m.k.edit(func(p []fakePlace) []fakePlace { p[0].Forever, p[0].mine = true, false; return p })
 		m.wait(round)
 		m.want("made permanent by hand", false, "not by this noded")
 		m.news(false, lease)
-		if len(m.k.places) != 1 {
+		if len(m.k.all()) != 1 {
 			t.Error("the administrator's address is gone")
 		}
-		if err := Release(m.k, m.file); err != nil || len(m.k.places) != 1 {
-			t.Errorf("released: %+v, %v", m.k.places, err)
+		if err := Release(m.k, m.file); err != nil || len(m.k.all()) != 1 {
+			t.Errorf("released: %+v, %v", m.k.all(), err)
 		}
 	})
 }
@@ -175,8 +177,8 @@ func TestChangeOfAddress(t *testing.T) {
 			m.mu.Unlock()
 			m.news(true, lease)
 			m.want(next.Address.String(), true, "")
-			if len(m.k.places) != 1 || m.k.places[0].Netdev != next.Netdev || m.k.places[0].Prefix.Addr() != next.Address.Addr() {
-				t.Errorf("%+v, want %v", m.k.places, next)
+			if len(m.k.all()) != 1 || m.k.all()[0].Netdev != next.Netdev || m.k.all()[0].Prefix.Addr() != next.Address.Addr() {
+				t.Errorf("%+v, want %v", m.k.all(), next)
 			}
 		}
 		// A change while noded is down is made up for, stale or not.
@@ -250,7 +252,7 @@ func TestRelease(t *testing.T) {
 		}
 		m.k.set(nil)
 		if err := Release(m.k, m.file); err != nil || m.holds() {
-			t.Errorf("%v, %+v", err, m.k.places)
+			t.Errorf("%v, %+v", err, m.k.all())
 		}
 		if _, err := os.Stat(m.file); err == nil {
 			t.Error("the record stays")
