@@ -87,15 +87,18 @@ func TestHooksOfOperations(t *testing.T) {
 			map[string]string{
 				"OP_TARGET": "node4.lab.test", "NODE_NAME": "node4.lab.test", "NODE_PIP": "10.77.0.4", "NODE_SIP": "10.77.0.4",
 				"MASTER_CAPABLE": "True", "VM_CAPABLE": "True",
-			}, now(4),
+			},
+			now(4),
 		},
 		"remove": {
 			remove(3), both([]cluster.NodeID{id(1), id(2), id(4)}, []cluster.NodeID{id(1), id(2), id(4)}),
-			map[string]string{"OP_TARGET": "node3.lab.test", "NODE_NAME": "node3.lab.test"}, map[string]string{},
+			map[string]string{"OP_TARGET": "node3.lab.test", "NODE_NAME": "node3.lab.test"},
+			map[string]string{},
 		},
 		"parameters": {
 			setCluster(`"candidate_pool_size":2`), both([]cluster.NodeID{id(1)}, []cluster.NodeID{id(1)}),
-			map[string]string{"OP_TARGET": "lab.test"}, map[string]string{},
+			map[string]string{"OP_TARGET": "lab.test"},
+			map[string]string{},
 		},
 		"rehearsal":     {modify(4, `"master_candidate":true,"dry_run":true`), both(nil, nil), nil, nil},
 		"rehearsal, 2":  {setCluster(`"candidate_pool_size":2,"dry_run":true`), both(nil, nil), nil, nil},
