@@ -144,12 +144,12 @@ func TestHooksReportOnly(t *testing.T) {
 func TestHooksOfAnAdmission(t *testing.T) {
 	w := rested(t)
 	w.hook("node4", "node-add-pre.d", "check", `echo "no $GANETI_NODE_NAME $GANETI_NODE_PIP here"; exit 1`)
-	r := w.admin(1, "gnt-node", "add", "node9.example", "--address", "192.0.2.9")
-	says(t, r.Stderr, "Failure: hooks execution failed:\n  node: node4.example, script: check, output: no node9.example 192.0.2.9 here")
+	r := w.admin(1, "gnt-node", "add", "vetoed.example", "--address", "192.0.2.9")
+	says(t, r.Stderr, "Failure: hooks execution failed:\n  node: node4.example, script: check, output: no vetoed.example 192.0.2.9 here")
 	if r.Stdout != "" {
 		t.Errorf("a string was printed: %q", r.Stdout)
 	}
-	if list := w.admin(0, "gnt-node", "tokens", "list"); strings.Contains(list.Stdout, "node9") {
+	if list := w.admin(0, "gnt-node", "tokens", "list"); strings.Contains(list.Stdout, "vetoed") {
 		t.Error("an admission was recorded")
 	}
 }

@@ -392,8 +392,31 @@ func TestW8OfflineLeavesNothing(t *testing.T) {
 		w.refused(l.Caller(l.Candidate), w.Noded(n), "/v1/state", "not_in_map")
 	}
 	w.must(w.Start(w.ctx, "node4"))
-	w.admin(0, "gnt-node", "modify", "-O", "no", "node4")
+	w.admin(0, "gnt-node", "modify", "-O", "no", "-C", "no", "node4") // else it is a candidate again
 	w.until("node4 has destroyed its keys", func(context.Context) error { return left(w.node("node4")) })
+	w.settle()
+	w.clean()
+}
+
+// TestW8BackWithNewKeys: a candidate that was offline is one again when it is
+// online, and what it had before opens nothing.
+func TestW8BackWithNewKeys(t *testing.T) {
+	w := rested(t)
+	w.admin(0, "gnt-node", "modify", "-C", "yes", "node4")
+	w.settle()
+	l := w.rob("node4")
+	w.must(w.Stop(w.ctx, "node4"))
+	w.admin(0, "gnt-node", "modify", "-O", "yes", "node4")
+	w.must(w.Start(w.ctx, "node4"))
+	w.admin(0, "gnt-node", "modify", "-O", "no", "node4")
+	w.settle()
+	if !w.readMap().Has("node4") {
+		t.Error("it is no candidate again")
+	}
+	for _, n := range w.nodes() {
+		w.refused(l.Caller(l.Candidate), w.Noded(n), "/v1/state", "not_in_map")
+	}
+	w.admin(0, "gnt-node", "modify", "-C", "no", "node4")
 	w.settle()
 	w.clean()
 }
