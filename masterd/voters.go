@@ -116,10 +116,13 @@ func (l *leader) stepVoters(ctx context.Context) (bool, error) {
 	default: // a handover gives and needs votes of its own
 		return false, nil
 	}
-	if roles.NextVoters(l.voting()).Kind == roles.VoterNone {
+	v := l.voting()
+	if roles.NextVoters(v).Kind == roles.VoterNone {
 		return false, nil
 	}
-	step := roles.NextVoters(l.votingNow(ctx))
+	// Those who stand by are asked, too: with a new voter that has died meanwhile
+	// the new voters might be too few to decide, and nothing takes that back.
+	step := roles.NextVoters(l.votingNow(ctx, v.RaftNonvoters...))
 	if step.Kind == roles.VoterNone || l.unpublished() {
 		return false, nil
 	}

@@ -29,17 +29,6 @@ func Node(a *app) *cobra.Command {
 	return cmd
 }
 
-// mapVersion marks what is not known as Ganeti does.
-func mapVersion(n wire.Node) string {
-	switch {
-	case n.MapVersion > 0:
-		return fmt.Sprint(n.MapVersion)
-	case n.Offline:
-		return "*"
-	}
-	return "?"
-}
-
 // nodes returns all nodes, or those that are named.
 func (a *app) nodes(ctx context.Context, refs []string) ([]wire.Node, error) {
 	list := []wire.Node{}
