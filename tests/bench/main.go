@@ -49,7 +49,7 @@ var layouts = []layout{
 		{"handover", (*bench).handover},
 		{"failover", (*bench).failover},
 	}},
-	{lab.Config{Nodes: 1}, []part{{"jobs", (*bench).jobs}}},
+	{lab.Config{Nodes: 1}, []part{{"jobs", (*bench).jobs}, {"thousand", (*bench).thousand}}},
 }
 
 // alone are the parts that bring their own surroundings.
