@@ -79,13 +79,14 @@ func (p *pusher) toAll(ctx context.Context, d delivery, tell func(done, all int)
 	o := outcome{acks: map[cluster.NodeID]rpc.MapAck{}}
 	answers := make(chan answer, len(d.nodes)+len(d.offline))
 	waits := map[cluster.NodeID]bool{}
+	what := rpc.MapDelivery{Maps: []candmap.Envelope{d.env}, Docs: d.docs}.Shared()
 	for _, n := range d.nodes {
-		if p.begin(ctx, n, d, answers) && !p.reach.of(n).givenUp() {
+		if p.begin(ctx, n, d.at, what, answers) && !p.reach.of(n).givenUp() {
 			waits[n] = true
 		}
 	}
 	for _, n := range d.offline {
-		p.begin(ctx, n, d, answers)
+		p.begin(ctx, n, d.at, what, answers)
 	}
 	for len(waits) > 0 {
 		a := <-answers
@@ -113,25 +114,25 @@ type answer struct {
 }
 
 // begin delivers to one node in the background; false: the term is over.
-func (p *pusher) begin(ctx context.Context, n cluster.NodeID, d delivery, answers chan<- answer) bool {
+func (p *pusher) begin(ctx context.Context, n cluster.NodeID, at cluster.Version, what rpc.MapDelivery, answers chan<- answer) bool {
 	return p.start(func() {
-		ack, err := p.toOne(ctx, n, d.env, d.docs)
-		answers <- answer{n, ack, err == nil && !d.at.Newer(ack.Version) && enforces(ack)}
+		ack, err := p.toOne(ctx, n, what)
+		answers <- answer{n, ack, err == nil && !at.Newer(ack.Version) && enforces(ack)}
 	})
 }
 
 // toOne delivers one map. A node that cannot verify it lacks changes of
 // authority, and gets the chain.
-func (p *pusher) toOne(parent context.Context, node cluster.NodeID, env candmap.Envelope, docs [][]byte) (rpc.MapAck, error) {
+func (p *pusher) toOne(parent context.Context, node cluster.NodeID, what rpc.MapDelivery) (rpc.MapAck, error) {
 	ctx, cancel := context.WithTimeout(parent, pushTimeout)
 	defer cancel()
 	began := time.Now()
-	ack, err := p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: []candmap.Envelope{env}, Docs: docs})
+	ack, err := p.call.PutMap(ctx, node, what)
 	if c := cluster.CodeOf(err); c == cluster.CodeBadSignature || c == cluster.CodeConflict {
 		// It ends with this map or a newer one, unless it is too long for one
 		// delivery; then the next one goes on from what the node acknowledged.
 		if maps := p.chain(p.reach.of(node).ack.Version); len(maps) > 0 {
-			ack, err = p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: maps, Docs: docs})
+			ack, err = p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: maps, Docs: what.Docs})
 		}
 	}
 	p.note(parent, node, ack, err, time.Since(began))

@@ -8,7 +8,9 @@ import (
 	"go.uber.org/zap"
 
 	"rolekey/candmap"
+	"rolekey/cluster"
 	"rolekey/masterd/state"
+	"rolekey/rpc"
 )
 
 // reconcilePause is how long the reconciler rests when nothing pokes it.
@@ -58,7 +60,7 @@ func (l *leader) publishHead(ctx context.Context) {
 // nobody waits for them.
 func (l *leader) catchUp(ctx context.Context) {
 	st, held := l.node.State(), l.held()
-	docs := docsOf(st.Roster())
+	what := rpc.MapDelivery{Maps: []candmap.Envelope{held.Envelope}, Docs: docsOf(st.Roster())}.Shared()
 	var all sync.WaitGroup
 	for _, n := range st.SortedNodes() {
 		c := l.push.reach.of(n.UUID)
@@ -67,7 +69,7 @@ func (l *leader) catchUp(ctx context.Context) {
 			continue
 		}
 		l.push.reach.asking(n.UUID, l.now())
-		one := func() { l.catchUpOne(ctx, n, held, docs) }
+		one := func() { l.catchUpOne(ctx, n, held.At(), what) }
 		if c.givenUp() {
 			l.push.start(one)
 		} else {
@@ -77,8 +79,8 @@ func (l *leader) catchUp(ctx context.Context) {
 	all.Wait()
 }
 
-func (l *leader) catchUpOne(ctx context.Context, n *state.Node, held *candmap.Verified, docs [][]byte) {
-	ack, err := l.push.toOne(ctx, n.UUID, held.Envelope, docs)
+func (l *leader) catchUpOne(ctx context.Context, n *state.Node, at cluster.Version, what rpc.MapDelivery) {
+	ack, err := l.push.toOne(ctx, n.UUID, what)
 	switch {
 	case err != nil:
 		l.log.Debug("node is behind and does not take the map", zap.String("node", string(n.Name)), zap.Error(err))
@@ -87,5 +89,5 @@ func (l *leader) catchUpOne(ctx context.Context, n *state.Node, held *candmap.Ve
 		l.log.Warn("node holds the map and does not follow all of it", zap.String("node", string(n.Name)), zap.Strings("problems", ack.Problems))
 		return
 	}
-	l.log.Info("node caught up", zap.String("node", string(n.Name)), zap.Stringer("version", held.At()))
+	l.log.Info("node caught up", zap.String("node", string(n.Name)), zap.Stringer("version", at))
 }

@@ -39,16 +39,22 @@ func newOutgoing(ctx context.Context, m *Method, arg string, req, resp any) (*ou
 	case io.Reader:
 		out.stream, out.raw = v, true
 	default:
-		text, err := json.Marshal(v)
-		if err != nil {
+		var err error
+		if out.body, err = encode(v); err != nil {
 			return nil, fmt.Errorf("encode request: %w", err)
 		}
-		out.body = text
 	}
 	if int64(len(out.body)) > m.MaxBody {
 		return nil, errTooLarge(m.MaxBody)
 	}
 	return out, nil
+}
+
+func encode(req any) ([]byte, error) {
+	if d, ok := req.(MapDelivery); ok {
+		return d.encode()
+	}
+	return json.Marshal(req)
 }
 
 func (o *outgoing) setArg(arg string) error {

@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/json"
 	"net/netip"
+	"sync"
 	"time"
 
 	"rolekey/candmap"
@@ -27,6 +28,22 @@ type HealthReply struct {
 type MapDelivery struct {
 	Maps []candmap.Envelope `json:"maps"`
 	Docs [][]byte           `json:"docs"`
+
+	text func() ([]byte, error)
+}
+
+// Shared returns a delivery that is encoded once, for however many nodes: to a
+// thousand that hold nothing yet goes a megabyte each.
+func (d MapDelivery) Shared() MapDelivery {
+	d.text = sync.OnceValues(func() ([]byte, error) { return json.Marshal(d) })
+	return d
+}
+
+func (d MapDelivery) encode() ([]byte, error) {
+	if d.text != nil {
+		return d.text()
+	}
+	return json.Marshal(d)
 }
 
 // MapAck tells what the node enforces after a delivery of a map or a beacon.
