@@ -30,7 +30,10 @@ func TestCommandAndCopyfile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a file")
 	w.must(os.WriteFile(path, []byte(strings.Repeat("0123456789abcdef", 1<<16)), 0o600))
 	w.must(os.Chmod(path, 0o640))
-	old, err := os.Stat(path)
+	first, err := os.Open(path) // while it is open no other file gets its inode
+	w.must(err)
+	defer first.Close()
+	old, err := first.Stat()
 	w.must(err)
 	w.admin(0, "gnt-cluster", "copyfile", path)
 	w.admin(0, "gnt-cluster", "copyfile", "--use-replication-network", "-n", "node5", path)
