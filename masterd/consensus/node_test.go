@@ -396,6 +396,6 @@ func TestCaughtUpForgetsAFormerTerm(t *testing.T) {
 			t.Error("a server that has confirmed nothing in this term counts as caught up")
 		}
 		third.lan.cutOff(third.id, false)
-		until(t, 20*time.Second, "it confirms", func() bool { return a.node.CaughtUp(third.id) })
+		until(t, time.Minute, "it confirms", func() bool { return a.node.CaughtUp(third.id) })
 	})
 }

@@ -171,7 +171,7 @@ func (c *Cluster) disturbMaster(s manyStep, after time.Duration, disturb func(*C
 // about has become the master meanwhile: then another change would be needed.
 func (c *Cluster) again(what string, ch Change) {
 	c.t.Helper()
-	if m := c.Master(); string(m.Name) == ch.Node {
+	if m := c.Master(); string(m.Name) == ch.Node || m.ID.String() == ch.Node {
 		c.t.Skipf("%s: the node has become the master", what)
 	}
 	if j := c.Do(ch); j.Status != state.JobSuccess {
