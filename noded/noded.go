@@ -113,7 +113,7 @@ func (d *Daemon) follow(ctx context.Context, ready func()) error {
 		err := d.live(ctx, ready)
 		ready = func() {}
 		if ctx.Err() != nil {
-			return err
+			return nil // a start that failed is no failure of the end
 		}
 		wait := time.Duration(1<<63 - 1) // for d.wake
 		if err != nil {
@@ -132,6 +132,9 @@ func (d *Daemon) live(ctx context.Context, ready func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, err := d.start(ctx, cancel)
+	if r == nil {
+		d.set(nil, err)
+	}
 	ready()
 	if r == nil {
 		return err
