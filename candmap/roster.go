@@ -11,6 +11,7 @@ import (
 type Settings struct {
 	Name    cluster.Name           `json:"name"`           // of the cluster
 	Address *cluster.MasterAddress `json:"master_address"` // null: there is none
+	SSH     *cluster.SSHSettings   `json:"ssh,omitempty"`  // nil, before feature level 3: the defaults
 }
 
 // RosterNode is what every node knows of another node.

@@ -44,6 +44,14 @@ func (r *Roster) Index() []byte { return r.index }
 // Settings returns what the roster says of the whole cluster; nil in format 1.
 func (r *Roster) Settings() *Settings { return r.settings }
 
+// SSH returns how the nodes handle root's SSH keys.
+func (r *Roster) SSH() cluster.SSHSettings {
+	if r.settings == nil || r.settings.SSH == nil {
+		return cluster.DefaultSSHSettings
+	}
+	return *r.settings.SSH
+}
+
 // Docs returns the index and the buckets, by hash.
 func (r *Roster) Docs() map[cluster.Digest][]byte { return r.docs }
 
@@ -114,11 +122,15 @@ func (s *Settings) validate() error {
 	if _, err := cluster.ParseName(string(s.Name)); err != nil {
 		return bad("name of the cluster: %v", err)
 	}
-	if s.Address == nil {
-		return nil
+	if s.Address != nil {
+		if err := s.Address.Check(); err != nil {
+			return bad("%v", err)
+		}
 	}
-	if err := s.Address.Check(); err != nil {
-		return bad("%v", err)
+	if s.SSH != nil {
+		if err := s.SSH.Check(); err != nil {
+			return bad("%v", err)
+		}
 	}
 	return nil
 }

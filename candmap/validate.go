@@ -44,6 +44,9 @@ func (m *Map) validate() error {
 		}
 		master = master || c.UUID == m.Master
 	}
+	if err := m.validateShared(); err != nil {
+		return err
+	}
 	if voters < 1 || voters > MaxVoters {
 		return bad("%d voters, want 1 to %d", voters, MaxVoters)
 	}
@@ -123,11 +126,32 @@ func (c *Candidate) validate(seen seen) error {
 		if err := validSSHKey(k); err != nil {
 			return err
 		}
-		if !seen.add("ssh", string(k.Blob)) {
-			return bad("an SSH key is listed twice")
-		}
+	}
+	if len(c.SSH) == 2 && bytes.Equal(c.SSH[0].Blob, c.SSH[1].Blob) {
+		return bad("an SSH key is listed twice")
 	}
 	return validFrom(c.From)
+}
+
+// validateShared accepts an SSH key in several entries only if it is the
+// cluster's: then it is in every entry that has keys. One node's key in the
+// entry of another would be a mistake or worse.
+func (m *Map) validateShared() error {
+	count, holders := map[string]int{}, 0
+	for i := range m.Candidates {
+		for _, k := range m.Candidates[i].SSH {
+			count[string(k.Blob)]++
+		}
+		if len(m.Candidates[i].SSH) > 0 {
+			holders++
+		}
+	}
+	for _, n := range count {
+		if n > 1 && n != holders {
+			return bad("an SSH key is listed twice, and not by all candidates")
+		}
+	}
+	return nil
 }
 
 func validFrom(from []netip.Prefix) error {

@@ -7,4 +7,6 @@ package cluster
 //	1  the first release
 //	2  settings in the index of the roster, the cluster address, changes of
 //	   the cluster's name, tags and queue, remembered candidates
-const FeatureLevel = 2
+//	3  SSH settings in the index of the roster, shared SSH keys in the map,
+//	   the kind of key in orders to make keys
+const FeatureLevel = 3

@@ -73,16 +73,39 @@ type KeyCreateRequest struct {
 	// SSHSetup tells whether the cluster manages SSH, and the node so needs a
 	// key. Nil, from a master that does not say: it does if the map has keys.
 	SSHSetup *bool `json:"ssh_setup,omitempty"`
+	// SSHKey says which SSH key; nil, before feature level 3: the node's own,
+	// of the default kind.
+	SSHKey *SSHKeyOrder `json:"ssh_key,omitempty"`
+}
+
+// SSHKeyOrder is the SSH key that a node is to have. It has one already if it
+// holds a key of that kind that is not to be avoided.
+type SSHKeyOrder struct {
+	cluster.SSHKeySpec
+	Storage cluster.SSHKeyStorage `json:"storage"`
+	Avoid   []cluster.SSHKey      `json:"avoid,omitempty"` // keys that are being replaced
+	// Shared asks for the cluster's key instead of one of the node's own. A node
+	// that lacks it answers with a Recipient; then Sealed brings it.
+	Shared *cluster.SSHKey `json:"shared,omitempty"`
+	Sealed *SealedKey      `json:"sealed,omitempty"`
+}
+
+// SealedKey is a private key that only the node can open that made the
+// recipient key (HPKE, RFC 9180), and only in this life of its daemon.
+type SealedKey struct {
+	Recipient []byte `json:"recipient"` // as the node sent it
+	Sealed    []byte `json:"sealed"`    // encapsulated key and ciphertext
 }
 
 // CandidateKeys are the public halves of what makes a node a candidate.
 type CandidateKeys struct {
-	CSR        []byte             `json:"csr"`                // PKCS#10 of the client key, DER
-	Signing    candmap.SigningKey `json:"signing"`            // Ed25519
-	Possession []byte             `json:"possession"`         // pki.ProvePossession by the signing key
-	SSH        []cluster.SSHKey   `json:"ssh"`                // root's key; empty with --no-ssh-setup
-	Installed  cluster.Digest     `json:"installed"`          // of the installed client certificate; zero: none
-	Features   int                `json:"features,omitempty"` // highest feature level that the node's masterd knows; 0 means 1
+	CSR        []byte             `json:"csr"`                 // PKCS#10 of the client key, DER
+	Signing    candmap.SigningKey `json:"signing"`             // Ed25519
+	Possession []byte             `json:"possession"`          // pki.ProvePossession by the signing key
+	SSH        []cluster.SSHKey   `json:"ssh"`                 // root's key; empty with --no-ssh-setup
+	Recipient  []byte             `json:"recipient,omitempty"` // the node lacks the shared key: seal it to this
+	Installed  cluster.Digest     `json:"installed"`           // of the installed client certificate; zero: none
+	Features   int                `json:"features,omitempty"`  // highest feature level that the node's masterd knows; 0 means 1
 }
 
 // KeyDestroyReply lists the files that are gone and those that could not be removed.

@@ -144,15 +144,23 @@ func (c *NodeCerts) renewKeys(n *Node) error {
 		}
 		return n.checkCandidateCert()
 	case CertSSH:
-		kept := slices.ContainsFunc(c.SSH, func(k cluster.SSHKey) bool { return hasKey(keys.SSH, k) })
-		if !kept && len(c.SSH) > 0 && len(keys.SSH) > 0 {
-			return conflict("the new list of SSH keys of node %s keeps none of the old one", n.Name)
+		if err := keepsOne(n, c.SSH); err != nil {
+			return err
 		}
 		keys.SSH = c.SSH
 	case CertSigning:
 		keys.Signing = c.Signing
 	default:
 		return badFormat("certificate kind %.40q", c.Kind)
+	}
+	return nil
+}
+
+// keepsOne refuses a list of SSH keys that shares none with the node's.
+func keepsOne(n *Node, next []cluster.SSHKey) error {
+	kept := slices.ContainsFunc(next, func(k cluster.SSHKey) bool { return hasKey(n.Keys.SSH, k) })
+	if !kept && len(next) > 0 && len(n.Keys.SSH) > 0 {
+		return conflict("the new list of SSH keys of node %s keeps none of the old one", n.Name)
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ const (
 	KindNodeAddress     = "node-address"
 	KindNodeCerts       = "node-certs"
 	KindNodeRemove      = "node-remove"
+	KindSSHKeys         = "ssh-keys"
+	KindSharedKeys      = "shared-keys"
 	KindJobSubmit       = "job-submit"
 	KindJobUpdate       = "job-update"
 	KindJobArchive      = "job-archive"
@@ -48,6 +50,8 @@ var kinds = map[string]func([]byte) (body, error){
 	KindNodeAddress:     reader[NodeAddress](),
 	KindNodeCerts:       reader[NodeCerts](),
 	KindNodeRemove:      reader[NodeRemove](),
+	KindSSHKeys:         reader[SSHKeysChange](),
+	KindSharedKeys:      reader[sharedWire](),
 	KindJobSubmit:       reader[JobSubmit](),
 	KindJobUpdate:       reader[JobUpdate](),
 	KindJobArchive:      reader[JobArchive](),

@@ -45,7 +45,11 @@ func (s *State) settings() *candmap.Settings {
 	if s.FeatureLevel < LevelSettings {
 		return nil
 	}
-	return &candmap.Settings{Name: s.Cluster.Name, Address: s.Params.MasterAddress}
+	out := &candmap.Settings{Name: s.Cluster.Name, Address: s.Params.MasterAddress}
+	if s.FeatureLevel >= LevelSSH {
+		out.SSH = new(s.Params.SSH())
+	}
+	return out
 }
 
 // says returns what a map says apart from its place in the chain, for
@@ -91,5 +95,5 @@ func (s *State) check() error {
 	if n := len(s.Voters()); n%2 == 0 || n > candmap.MaxVoters {
 		return fmt.Errorf("%d voters: want an odd number up to %d", n, candmap.MaxVoters)
 	}
-	return nil
+	return checkShared(s.Shared)
 }

@@ -7,6 +7,10 @@ import "rolekey/cluster"
 // them by then.
 const LevelSettings = 2
 
+// LevelSSH is the one from which on SSH keys may be shared, kept elsewhere, of
+// another type, and changed for many nodes at once.
+const LevelSSH = 3
+
 // leveled is implemented by bodies that a replica of an earlier release would
 // not understand.
 type leveled interface {
@@ -47,11 +51,19 @@ func (c *AdmissionCreate) level() int {
 }
 
 func (c *ParamsChange) level() int {
+	p := c.Params
+	if p.SSHKeyMode != nil || p.SSHKey != nil || p.SSHKeyStorage != nil || p.SSHAuthorize != nil {
+		return LevelSSH
+	}
 	if c.Params.MasterAddress != nil || c.Params.NoMasterAddress {
 		return LevelSettings
 	}
 	return 1
 }
+
+func (c *SSHKeysChange) level() int { return LevelSSH }
+
+func (c *sharedWire) level() int { return LevelSSH }
 
 func (c *FeatureLevel) raises() int { return c.Level }
 

@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -88,7 +89,7 @@ func TestLaterLevelStopsTheReplica(t *testing.T) {
 	if err == nil {
 		t.Fatal("it is proposed")
 	}
-	c := state.Command{V: 1, Kind: state.KindFeatureLevel, Time: l.Now, Body: []byte(`{"level":3}`)}
+	c := state.Command{V: 1, Kind: state.KindFeatureLevel, Time: l.Now, Body: fmt.Appendf(nil, `{"level":%d}`, cluster.FeatureLevel+1)}
 	b, err := state.EncodeCommand(c)
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ const (
 	MaxTag         = 128  // bytes
 	MaxRemoved     = 256  // tombstones
 	MaxCertificate = 8 << 10
+	MaxSSHPrivate  = 16 << 10 // of a shared SSH key's private half
 	MaxPool        = 64
 	ChainRecent    = 64 // maps kept that do not change the authority
 

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -8,19 +9,22 @@ import (
 	"rolekey/cluster"
 )
 
-// SSHKeyPerCandidate is the SSHKeyMode in which every candidate has a root key
-// of its own, whose private half never travels.
-const SSHKeyPerCandidate = "per-candidate"
-
 // Params are the replicated settings of the cluster.
 type Params struct {
-	CandidatePoolSize int              `json:"candidate_pool_size"`
-	LeaseSeconds      uint32           `json:"lease_seconds"`
-	SSHLeaseSeconds   uint32           `json:"ssh_lease_seconds"`
-	Policy            cluster.Policy   `json:"policy"`
-	SSHReach          cluster.SSHReach `json:"ssh_reach"`
-	SSHKeyMode        string           `json:"ssh_key_mode"`
-	SSHSetup          bool             `json:"ssh_setup"` // Ganeti's modify_ssh_setup
+	CandidatePoolSize int                `json:"candidate_pool_size"`
+	LeaseSeconds      uint32             `json:"lease_seconds"`
+	SSHLeaseSeconds   uint32             `json:"ssh_lease_seconds"`
+	Policy            cluster.Policy     `json:"policy"`
+	SSHReach          cluster.SSHReach   `json:"ssh_reach"`
+	SSHKeyMode        cluster.SSHKeyMode `json:"ssh_key_mode"`
+	SSHSetup          bool               `json:"ssh_setup"` // Ganeti's modify_ssh_setup
+
+	// Empty ones are those of cluster.DefaultSSHSettings, so that a replica of an
+	// earlier feature level reads them.
+	SSHKeyType    string                `json:"ssh_key_type,omitempty"`
+	SSHKeyBits    int                   `json:"ssh_key_bits,omitempty"`
+	SSHKeyStorage cluster.SSHKeyStorage `json:"ssh_key_storage,omitempty"`
+	SSHAuthorize  cluster.SSHAuthorize  `json:"ssh_authorize,omitempty"`
 
 	MasterAddress *cluster.MasterAddress `json:"master_address,omitempty"` // nil: the cluster has none
 
@@ -36,7 +40,7 @@ var DefaultParams = Params{
 	SSHLeaseSeconds:   24 * 60 * 60,
 	Policy:            cluster.PolicyStrict,
 	SSHReach:          cluster.ReachCandidates,
-	SSHKeyMode:        SSHKeyPerCandidate,
+	SSHKeyMode:        cluster.KeyPerCandidate,
 	SSHSetup:          true,
 	RAPIMayPromote:    true,
 }
@@ -50,8 +54,9 @@ func (p Params) check() error {
 		return fmt.Errorf("map lease %s: want %s to %s", lease, candmap.MinLease, candmap.MaxLease)
 	case sshLease < candmap.MinSSHLease || sshLease > candmap.MaxSSHLease:
 		return fmt.Errorf("ssh lease %s: want %s to %s", sshLease, candmap.MinSSHLease, candmap.MaxSSHLease)
-	case p.SSHKeyMode != SSHKeyPerCandidate:
-		return fmt.Errorf("ssh key mode %.40q: want %s", p.SSHKeyMode, SSHKeyPerCandidate)
+	}
+	if err := p.SSH().Check(); err != nil {
+		return err
 	}
 	if p.MasterAddress != nil {
 		if err := p.MasterAddress.Check(); err != nil {
@@ -65,16 +70,30 @@ func (p Params) check() error {
 	return err
 }
 
+// SSH returns how SSH keys are handled.
+func (p Params) SSH() cluster.SSHSettings {
+	s := cluster.SSHSettings{KeyMode: p.SSHKeyMode, KeyType: p.SSHKeyType, KeyBits: p.SSHKeyBits, Storage: p.SSHKeyStorage, Authorize: p.SSHAuthorize}
+	d := cluster.DefaultSSHSettings
+	s.KeyType, s.Storage, s.Authorize = cmp.Or(s.KeyType, d.KeyType), cmp.Or(s.Storage, d.Storage), cmp.Or(s.Authorize, d.Authorize)
+	return s
+}
+
 // ParamsPatch changes the fields that are set.
 type ParamsPatch struct {
-	CandidatePoolSize              *int              `json:"candidate_pool_size,omitempty"`
-	LeaseSeconds                   *uint32           `json:"lease_seconds,omitempty"`
-	SSHLeaseSeconds                *uint32           `json:"ssh_lease_seconds,omitempty"`
-	Policy                         *cluster.Policy   `json:"policy,omitempty"`
-	SSHReach                       *cluster.SSHReach `json:"ssh_reach,omitempty"`
-	SSHSetup                       *bool             `json:"ssh_setup,omitempty"`
-	RAPIMayPromote                 *bool             `json:"rapi_may_promote,omitempty"`
-	MasterCapabilityRAPIModifiable *bool             `json:"master_capability_rapi_modifiable,omitempty"`
+	CandidatePoolSize *int              `json:"candidate_pool_size,omitempty"`
+	LeaseSeconds      *uint32           `json:"lease_seconds,omitempty"`
+	SSHLeaseSeconds   *uint32           `json:"ssh_lease_seconds,omitempty"`
+	Policy            *cluster.Policy   `json:"policy,omitempty"`
+	SSHReach          *cluster.SSHReach `json:"ssh_reach,omitempty"`
+	SSHSetup          *bool             `json:"ssh_setup,omitempty"`
+
+	SSHKeyMode    *cluster.SSHKeyMode    `json:"ssh_key_mode,omitempty"`
+	SSHKey        *cluster.SSHKeySpec    `json:"ssh_key,omitempty"` // type and bits change together
+	SSHKeyStorage *cluster.SSHKeyStorage `json:"ssh_key_storage,omitempty"`
+	SSHAuthorize  *cluster.SSHAuthorize  `json:"ssh_authorize,omitempty"`
+
+	RAPIMayPromote                 *bool `json:"rapi_may_promote,omitempty"`
+	MasterCapabilityRAPIModifiable *bool `json:"master_capability_rapi_modifiable,omitempty"`
 
 	MasterAddress   *cluster.MasterAddress `json:"master_address,omitempty"`
 	NoMasterAddress bool                   `json:"no_master_address,omitempty"` // take it away
@@ -88,6 +107,12 @@ func (p Params) Patch(c ParamsPatch) Params {
 	set(&p.Policy, c.Policy)
 	set(&p.SSHReach, c.SSHReach)
 	set(&p.SSHSetup, c.SSHSetup)
+	set(&p.SSHKeyMode, c.SSHKeyMode)
+	if c.SSHKey != nil {
+		p.SSHKeyType, p.SSHKeyBits = c.SSHKey.Type, c.SSHKey.Bits
+	}
+	set(&p.SSHKeyStorage, c.SSHKeyStorage)
+	set(&p.SSHAuthorize, c.SSHAuthorize)
 	set(&p.RAPIMayPromote, c.RAPIMayPromote)
 	set(&p.MasterCapabilityRAPIModifiable, c.MasterCapabilityRAPIModifiable)
 	if c.MasterAddress != nil || c.NoMasterAddress {

@@ -14,10 +14,14 @@ import (
 const (
 	snapshotFormat  = 1
 	snapshotFormat2 = 2 // from feature level 2 on
+	snapshotFormat3 = 3 // from feature level 3 on
 )
 
 func (s *State) snapshotFormat() byte {
-	if s.FeatureLevel >= LevelSettings {
+	switch {
+	case s.FeatureLevel >= LevelSSH:
+		return snapshotFormat3
+	case s.FeatureLevel >= LevelSettings:
 		return snapshotFormat2
 	}
 	return snapshotFormat
@@ -29,6 +33,8 @@ type snapshotWire struct {
 	State     *State `json:"state"` // null before there is a cluster
 	CAKey     []byte `json:"ca_key"`
 	GossipKey []byte `json:"gossip_key"`
+
+	SharedKeys [][]byte `json:"shared_ssh_keys,omitempty"` // private halves, in the order of the state's
 }
 
 // Format implements fmt.Formatter for every verb: a state is too large to
@@ -46,7 +52,7 @@ func (s *State) Format(f fmt.State, _ rune) {
 func EncodeSnapshot(s *State) ([]byte, error) {
 	w := snapshotWire{Format: Format}
 	if s.Founded() {
-		w = snapshotWire{Format, s, s.CA.Key.Reveal(), s.Gossip.Reveal()}
+		w = snapshotWire{Format, s, s.CA.Key.Reveal(), s.Gossip.Reveal(), revealShared(s.Shared)}
 	}
 	b, err := marshal(w)
 	if err != nil {
@@ -64,7 +70,7 @@ func DecodeSnapshot(b []byte) (*State, error) {
 	if len(b) == 0 || len(b) > MaxSnapshot {
 		return nil, cluster.Errorf(cluster.CodeTooLarge, "decode snapshot: %d bytes, want 1 to %d", len(b), MaxSnapshot)
 	}
-	if b[0] != snapshotFormat && b[0] != snapshotFormat2 {
+	if b[0] < snapshotFormat || b[0] > snapshotFormat3 {
 		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "decode snapshot: format %d; upgrade this node", b[0])
 	}
 	var w snapshotWire
@@ -76,7 +82,7 @@ func DecodeSnapshot(b []byte) (*State, error) {
 	}
 	s := w.State
 	if s == nil {
-		if len(w.CAKey)+len(w.GossipKey) > 0 {
+		if len(w.CAKey)+len(w.GossipKey)+len(w.SharedKeys) > 0 {
 			return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: keys without a cluster")
 		}
 		return New(), nil
@@ -89,7 +95,7 @@ func DecodeSnapshot(b []byte) (*State, error) {
 			s.FeatureLevel, cluster.FeatureLevel)
 	}
 	s.CA.Key, s.Gossip = cluster.NewSecret(w.CAKey), cluster.NewSecret(w.GossipKey)
-	if err := s.restore(); err != nil {
+	if err := errors.Join(s.takeShared(w.SharedKeys), s.restore()); err != nil {
 		return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: %v", err)
 	}
 	return s, nil

@@ -31,6 +31,9 @@ type State struct {
 	NextJob      int64                    `json:"next_job"`
 	Admissions   pki.Table                `json:"admissions"`
 	QueueDrained bool                     `json:"queue_drained,omitempty"` // no new jobs are taken
+	// Shared are the cluster's own SSH keys while they are or become shared:
+	// none, one, or the one before and the one to come.
+	Shared []SharedKey `json:"shared_ssh,omitempty"`
 
 	// Derived from the above, so that readers need not do it again.
 	headMap *candmap.Map
