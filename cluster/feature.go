@@ -8,5 +8,6 @@ package cluster
 //	2  settings in the index of the roster, the cluster address, changes of
 //	   the cluster's name, tags and queue, remembered candidates
 //	3  SSH settings in the index of the roster, shared SSH keys in the map,
-//	   the kind of key in orders to make keys
+//	   the kind of key in orders to make keys; users and administrators of
+//	   the remote API
 const FeatureLevel = 3

@@ -28,6 +28,9 @@ const (
 	KindNodeRemove      = "node-remove"
 	KindSSHKeys         = "ssh-keys"
 	KindSharedKeys      = "shared-keys"
+	KindRAPIUser        = "rapi-user"
+	KindRAPIAdmin       = "rapi-admin"
+	KindRAPICert        = "rapi-cert"
 	KindJobSubmit       = "job-submit"
 	KindJobUpdate       = "job-update"
 	KindJobArchive      = "job-archive"
@@ -52,6 +55,9 @@ var kinds = map[string]func([]byte) (body, error){
 	KindNodeRemove:      reader[NodeRemove](),
 	KindSSHKeys:         reader[SSHKeysChange](),
 	KindSharedKeys:      reader[sharedWire](),
+	KindRAPIUser:        reader[rapiUserWire](),
+	KindRAPIAdmin:       reader[RAPIAdminChange](),
+	KindRAPICert:        reader[rapiCertWire](),
 	KindJobSubmit:       reader[JobSubmit](),
 	KindJobUpdate:       reader[JobUpdate](),
 	KindJobArchive:      reader[JobArchive](),

@@ -11,6 +11,9 @@ const LevelSettings = 2
 // another type, and changed for many nodes at once.
 const LevelSSH = 3
 
+// LevelRAPI is the one from which on the state has users of the remote API.
+const LevelRAPI = 3
+
 // leveled is implemented by bodies that a replica of an earlier release would
 // not understand.
 type leveled interface {
@@ -64,6 +67,12 @@ func (c *ParamsChange) level() int {
 func (c *SSHKeysChange) level() int { return LevelSSH }
 
 func (c *sharedWire) level() int { return LevelSSH }
+
+func (c *rapiUserWire) level() int { return LevelRAPI }
+
+func (c *RAPIAdminChange) level() int { return LevelRAPI }
+
+func (c *rapiCertWire) level() int { return LevelRAPI }
 
 func (c *FeatureLevel) raises() int { return c.Level }
 

@@ -17,7 +17,11 @@ const (
 	MaxCertificate = 8 << 10
 	MaxSSHPrivate  = 16 << 10 // of a shared SSH key's private half
 	MaxPool        = 64
-	ChainRecent    = 64 // maps kept that do not change the authority
+	MaxRAPIUsers   = 1000 // also of administrators
+	MaxRAPIName    = 128
+	MaxRAPIHash    = 256
+	MaxRAPICert    = 64 << 10 // bytes of a chain, or of a key
+	ChainRecent    = 64       // maps kept that do not change the authority
 
 	MaxActiveJobs  = 256
 	MaxEndedJobs   = 1000

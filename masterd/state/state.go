@@ -34,6 +34,7 @@ type State struct {
 	// Shared are the cluster's own SSH keys while they are or become shared:
 	// none, one, or the one before and the one to come.
 	Shared []SharedKey `json:"shared_ssh,omitempty"`
+	RAPI   RAPI        `json:"rapi,omitzero"`
 
 	// Derived from the above, so that readers need not do it again.
 	headMap *candmap.Map
