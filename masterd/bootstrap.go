@@ -144,6 +144,9 @@ func firstState(ca *pki.CA, r *rpc.BootstrapRequest, node state.Node) (*state.St
 	p := state.DefaultParams
 	p.CandidatePoolSize, p.LeaseSeconds, p.SSHLeaseSeconds = r.Init.CandidatePoolSize, r.Init.LeaseSeconds, r.Init.SSHLeaseSeconds
 	p.Policy, p.SSHReach, p.SSHSetup = r.Init.Policy, r.Init.SSHReach, r.Init.SSHSetup
+	if a := r.Init.SSHAuthorize; a != cluster.DefaultSSHSettings.Authorize {
+		p.SSHAuthorize = a // empty: the default
+	}
 	p.MasterAddress = r.Init.MasterAddress
 	body := state.Genesis{
 		Cluster: state.Cluster{UUID: r.Cluster, Name: r.Init.Cluster}, Params: p,

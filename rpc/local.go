@@ -42,6 +42,8 @@ type InitRequest struct {
 	SSHReach          cluster.SSHReach `json:"ssh_reach,omitempty"`
 	SSHSetup          bool             `json:"ssh_setup"`
 
+	SSHAuthorize cluster.SSHAuthorize `json:"ssh_authorize,omitempty"` // empty: the default
+
 	MasterAddress *cluster.MasterAddress `json:"master_address,omitempty"` // nil: the cluster has none
 }
 

@@ -60,7 +60,7 @@ func (a *api) rolekeyInfo(s *state.State) wire.RolekeyInfo {
 		Self: a.b.Self(), Ready: a.b.Ready() == nil,
 		MapEpoch: head.Version.Epoch, MapVersion: head.Version.Version, MapHash: head.Hash,
 		LeaseSeconds: p.LeaseSeconds, SSHLeaseSeconds: p.SSHLeaseSeconds, Policy: p.Policy, SSHReach: p.SSHReach,
-		SSHKeyMode: string(p.SSHKeyMode), RAPIMayPromote: p.RAPIMayPromote, RAPIMayCapable: p.MasterCapabilityRAPIModifiable,
+		SSHKeyMode: string(p.SSHKeyMode), SSHAuthorize: string(p.SSH().Authorize), RAPIMayPromote: p.RAPIMayPromote, RAPIMayCapable: p.MasterCapabilityRAPIModifiable,
 		FeatureLevel: s.FeatureLevel, RecoveryKeys: len(s.Recovery.Keys), Nodes: len(s.Nodes),
 		Candidates: names(s, candidates), Voters: names(s, s.Voters()),
 		QueueDrained: s.QueueDrained,

@@ -19,8 +19,8 @@ func CheckParams(s *state.State, c state.ParamsPatch, rapi bool) error {
 		return refuse(WrongInput, "Candidate pool size %d is not valid: want 1 to %d", *c.CandidatePoolSize, state.MaxPool)
 	}
 	if rapi && (c.RAPIMayPromote != nil || c.MasterCapabilityRAPIModifiable != nil || c.SSHReach != nil || c.Policy != nil ||
-		c.MasterAddress != nil || c.NoMasterAddress) {
-		return refuse(WrongState, "rapi_may_promote, master_capability_rapi_modifiable, ssh_reach, policy and the cluster address cannot be changed over RAPI").
+		c.SSHAuthorize != nil || c.MasterAddress != nil || c.NoMasterAddress) {
+		return refuse(WrongState, "rapi_may_promote, master_capability_rapi_modifiable, ssh_reach, ssh_authorize, policy and the cluster address cannot be changed over RAPI").
 			withHint("On the master, as root: gnt-cluster modify")
 	}
 	return nil
@@ -35,6 +35,9 @@ func ParamsNotices(old, next state.Params) []Message {
 	}
 	if old.SSHReach != next.SSHReach && next.SSHReach == cluster.ReachCandidates {
 		out = append(out, warning("Every candidate's SSH key will open every node: root on a candidate is root on all"))
+	}
+	if o, n := old.SSH().Authorize, next.SSH().Authorize; o != n && n == cluster.AuthorizeCommand {
+		out = append(out, warning("Logins with the cluster's SSH keys will end with the map lease: a node that is cut off from the cluster for longer lets in nobody but the holders of the administrator's own keys"))
 	}
 	if !old.RAPIMayPromote && next.RAPIMayPromote {
 		out = append(out, warning("A RAPI user who may write can make any master capable node a candidate, which holds root's keys"))

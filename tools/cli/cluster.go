@@ -190,6 +190,7 @@ func infoItems(i wire.Info) []item {
 			{"ssh_key_bits", i.SSHKeyBits},
 			{"ssh key mode", r.SSHKeyMode},
 			{"ssh reach", string(r.SSHReach)},
+			{"ssh authorize", r.SSHAuthorize},
 			{"ssh lease", seconds(r.SSHLeaseSeconds)},
 			{"rapi may promote", yesNo(r.RAPIMayPromote)},
 			{"master capability rapi modifiable", yesNo(r.RAPIMayCapable)},

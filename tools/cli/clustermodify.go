@@ -17,6 +17,7 @@ type clusterChange struct {
 	pool             int
 	lease, sshLease  time.Duration
 	policy, sshReach string
+	authorize        string
 	address          addressFlags
 	m                wire.ClusterModify
 }
@@ -55,6 +56,7 @@ nobody: the command says who stays a candidate.`,
 	f.DurationVar(&c.sshLease, "ssh-lease", 0, "how long sshd trusts a key without news")
 	f.StringVar(&c.policy, "map-policy", "", "what a node with a stale map does: strict or best_effort")
 	f.StringVar(&c.sshReach, "ssh-reach", "", "whose SSH keys open the nodes: candidates or master")
+	f.StringVar(&c.authorize, "ssh-authorize", "", "how sshd learns the cluster's keys: file or command")
 	f.Var(switchValue{&c.m.RAPIMayPromote}, "rapi-may-promote", "whether RAPI users who may write may make nodes candidates")
 	f.Var(switchValue{&c.m.MasterCapabilityRAPIModifiable}, "master-capability-rapi-modifiable", "whether they may change master_capable")
 	c.address.add(cmd)
@@ -120,6 +122,13 @@ func (c *clusterChange) read(cmd *cobra.Command) error {
 			return usage("%v", err)
 		}
 		c.m.SSHReach = &r
+	}
+	if given("ssh-authorize") {
+		w, err := cluster.ParseSSHAuthorize(c.authorize)
+		if err != nil {
+			return usage("%v", err)
+		}
+		c.m.SSHAuthorize = &w
 	}
 	c.m.NoMasterAddress = c.address.none
 	if c.m.MasterAddress, err = c.address.read(); err != nil {

@@ -26,6 +26,7 @@ func TestModifyCluster(t *testing.T) {
 	}{
 		{"-C 7 --map-lease=1m --ssh-lease 12h", map[string]any{"candidate_pool_size": 7.0, "lease_seconds": 60.0, "ssh_lease_seconds": 43200.0}},
 		{"--map-policy=best_effort --ssh-reach=master", map[string]any{"policy": "best_effort", "ssh_reach": "master"}},
+		{"--ssh-authorize=command", map[string]any{"ssh_authorize": "command"}},
 		{"--rapi-may-promote=no", map[string]any{"rapi_may_promote": false}},
 		{"--master-netdev=eth0 --master-ip=192.0.2.9/24", map[string]any{"master_address": map[string]any{"address": "192.0.2.9/24", "netdev": "eth0"}}},
 		{"--master-netdev=eth0 --master-ip=2001:db8::9", map[string]any{"master_address": map[string]any{"address": "2001:db8::9/128", "netdev": "eth0"}}},
@@ -58,6 +59,7 @@ func TestModifyClusterRefusesNonsense(t *testing.T) {
 		"--map-lease=1500ms":                    "want whole seconds",
 		"--map-policy=lax":                      "want strict or best_effort",
 		"--ssh-reach=all":                       "want candidates or master",
+		"--ssh-authorize=both":                  "want file or command",
 		"--master-ip=192.0.2.9/24":              "together",
 		"--master-netdev=eth0":                  "together",
 		"--master-netdev=eth0 --master-ip=x":    "want an address, with or without",

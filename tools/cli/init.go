@@ -38,6 +38,7 @@ type initFlags struct {
 	pool              int
 	lease, sshLease   time.Duration
 	policy, sshReach  string
+	authorize         string
 	master            addressFlags
 }
 
@@ -81,6 +82,7 @@ func (f *initFlags) add(cmd *cobra.Command) {
 	s.DurationVar(&f.sshLease, "ssh-lease", defaultSSHLease, "how long sshd trusts a key without news")
 	s.StringVar(&f.policy, "map-policy", string(cluster.PolicyStrict), "what a node with a stale map does: strict or best_effort")
 	s.StringVar(&f.sshReach, "ssh-reach", string(cluster.ReachCandidates), "whose SSH keys open the nodes: candidates or master")
+	s.StringVar(&f.authorize, "ssh-authorize", string(cluster.AuthorizeFile), "how sshd learns the cluster's keys: file or command")
 	s.BoolVar(&f.noSSH, "no-ssh-setup", false, "leave SSH keys and files alone")
 	f.master.add(cmd)
 }
@@ -114,6 +116,9 @@ func (f *initFlags) request(name string) (req rpc.InitRequest, err error) {
 		return req, usage("%v", err)
 	}
 	if req.SSHReach, err = cluster.ParseSSHReach(f.sshReach); err != nil {
+		return req, usage("%v", err)
+	}
+	if req.SSHAuthorize, err = cluster.ParseSSHAuthorize(f.authorize); err != nil {
 		return req, usage("%v", err)
 	}
 	if req.MasterAddress, err = f.master.read(); err != nil {

@@ -14,6 +14,8 @@ type ClusterModify struct {
 	RAPIMayPromote                 *bool             `json:"rapi_may_promote,omitempty"`
 	MasterCapabilityRAPIModifiable *bool             `json:"master_capability_rapi_modifiable,omitempty"`
 
+	SSHAuthorize *cluster.SSHAuthorize `json:"ssh_authorize,omitempty"`
+
 	MasterAddress   *cluster.MasterAddress `json:"master_address,omitempty"`
 	NoMasterAddress bool                   `json:"no_master_address,omitempty"`
 }

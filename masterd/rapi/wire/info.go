@@ -78,6 +78,7 @@ type RolekeyInfo struct {
 	Policy          cluster.Policy   `json:"policy"`
 	SSHReach        cluster.SSHReach `json:"ssh_reach"`
 	SSHKeyMode      string           `json:"ssh_key_mode"`
+	SSHAuthorize    string           `json:"ssh_authorize"`
 	RAPIMayPromote  bool             `json:"rapi_may_promote"`
 	RAPIMayCapable  bool             `json:"master_capability_rapi_modifiable"`
 	FeatureLevel    int              `json:"feature_level"`
