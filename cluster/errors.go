@@ -41,12 +41,14 @@ const (
 	CodeNoQuorum          Code = "no_quorum"
 	CodeUnavailable       Code = "unavailable"
 	CodeQueueDrained      Code = "queue_drained"
+	CodeUnauthorized      Code = "unauthorized" // of the remote API: nobody known
+	CodeForbidden         Code = "forbidden"    // same: known, and not allowed
 )
 
 // httpStatus is the one place where codes become HTTP statuses.
 var httpStatus = map[Code]int{
-	CodeNoCertificate: 401,
-	CodeNotInRoster:   403, CodeNotInMap: 403, CodeIdentityMismatch: 403, CodeNotMaster: 403, CodeEvicted: 403,
+	CodeNoCertificate: 401, CodeUnauthorized: 401,
+	CodeForbidden: 403, CodeNotInRoster: 403, CodeNotInMap: 403, CodeIdentityMismatch: 403, CodeNotMaster: 403, CodeEvicted: 403,
 	CodeTokenUnknown: 403, CodeTokenUsed: 403, CodeTokenExpired: 403, CodeTokenNodeMismatch: 403,
 	CodeNotFound: 404,
 	CodeMapOlder: 409, CodeMapFork: 409, CodeTermOlder: 409, CodeConflict: 409, CodeAlreadyExists: 409, CodeKeysLost: 409, CodeHooksFailed: 409,

@@ -211,6 +211,7 @@ func (m *member) run(ctx context.Context) error {
 	g := task.New(ctx)
 	g.Go("rpc", m.server.Run)
 	g.Go("leadership", m.watchLeadership)
+	g.Go("rapi", m.serveRAPI)
 	return errors.Join(g.Wait(), m.close())
 }
 

@@ -30,9 +30,16 @@ const (
 	LifetimeNode = 4 * 365 * day
 	LifetimeRAPI = 90 * day
 
+	// Administrators' certificates.
+	LifetimeAdmin    = 365 * day
+	MaxLifetimeAdmin = 5 * 365 * day
+
 	day      = 24 * time.Hour
 	backdate = time.Hour // for clocks that are behind the issuer's
 )
+
+// maxChain bounds an administrator's own certificate chain for RAPI.
+const maxChain = 8
 
 // Life spans of admission records.
 const (

@@ -46,6 +46,7 @@ const (
 	AdmissionSpent   Act = "admission_spent"
 	AdmissionRefused Act = "admission_refused"
 	AdmissionRevoked Act = "admission_revoked"
+	RAPICalled       Act = "rapi_called"
 	SignRefused      Act = "sign_refused"
 	Evict            Act = "evict"
 	Recover          Act = "recover"

@@ -49,7 +49,7 @@ func (a *api) admit(r *http.Request) (any, error) {
 			return nil, err
 		}
 	}
-	spec.Actor, spec.Request = actor(r), requestID()
+	spec.Actor, spec.Request = actor(r), requestID(r)
 	res, err := a.b.Admit(r.Context(), spec)
 	if err != nil {
 		return nil, a.outOfOffice(err)
@@ -95,5 +95,5 @@ func (a *api) revoke(r *http.Request) (any, error) {
 	if err := a.b.Ready(); err != nil {
 		return nil, err
 	}
-	return nil, a.outOfOffice(a.b.RevokeAdmission(r.Context(), id, actor(r), requestID()))
+	return nil, a.outOfOffice(a.b.RevokeAdmission(r.Context(), id, actor(r), requestID(r)))
 }

@@ -21,7 +21,8 @@ type opcode struct {
 	*wire.Verify
 	*wire.Tags
 	DryRun bool `json:"dry_run,omitempty"`
-	Fields any  `json:"-"` // an object, whose members are the opcode's other fields
+	RAPI   bool `json:"rapi,omitempty"` // it came over the network, and must not raise privileges
+	Fields any  `json:"-"`              // an object, whose members are the opcode's other fields
 }
 
 // MarshalJSON joins the members of Fields to the others.
@@ -53,6 +54,7 @@ func (a *api) submit(r *http.Request, op opcode, summary string) (any, error) {
 	if err := a.b.Ready(); err != nil {
 		return nil, err
 	}
+	op.RAPI = !callerOf(r).Local
 	op.DryRun = flag(r, "dry-run", "dry_run")
 	if err := a.needs(op.level()); err != nil {
 		return nil, err
@@ -61,7 +63,7 @@ func (a *api) submit(r *http.Request, op opcode, summary string) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode opcode: %w", err)
 	}
-	id, err := a.b.Submit(r.Context(), []json.RawMessage{text}, []string{summary}, actor(r), requestID())
+	id, err := a.b.Submit(r.Context(), []json.RawMessage{text}, []string{summary}, actor(r), requestID(r))
 	return id, a.outOfOffice(err)
 }
 

@@ -38,5 +38,5 @@ func (a *api) drainQueue(r *http.Request) (any, error) {
 	if err := a.b.Ready(); err != nil {
 		return nil, err
 	}
-	return nil, a.outOfOffice(a.b.DrainQueue(r.Context(), q.Drained, actor(r), requestID()))
+	return nil, a.outOfOffice(a.b.DrainQueue(r.Context(), q.Drained, actor(r), requestID(r)))
 }

@@ -42,7 +42,7 @@ var explanations = map[int]string{
 
 // reasons gives refusals of Ganeti's kind a code of ours.
 var reasons = map[int]cluster.Code{
-	400: cluster.CodeBadFormat, 401: cluster.CodeNoCertificate, 404: cluster.CodeNotFound,
+	400: cluster.CodeBadFormat, 401: cluster.CodeUnauthorized, 403: cluster.CodeForbidden, 404: cluster.CodeNotFound,
 	413: cluster.CodeTooLarge, 415: cluster.CodeUnsupportedFormat, 501: cluster.CodeUnsupportedFormat,
 }
 

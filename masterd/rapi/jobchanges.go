@@ -20,7 +20,7 @@ func (a *api) cancel(r *http.Request) (any, error) {
 		return nil, err
 	}
 	id := jobID(r)
-	err := a.b.Cancel(r.Context(), id, actor(r), requestID())
+	err := a.b.Cancel(r.Context(), id, actor(r), requestID(r))
 	tooLate := []any{false, fmt.Sprintf("Job %d is no longer waiting in the queue", id)}
 	switch {
 	case errors.Is(err, &cluster.Error{Code: cluster.CodeNotFound}):
@@ -90,7 +90,7 @@ func (a *api) archive(r *http.Request) (any, error) {
 	}
 	out := chooseJobs(s, body, a.now())
 	if len(out.Archived) > 0 {
-		err = a.outOfOffice(a.b.Archive(r.Context(), out.Archived, actor(r), requestID()))
+		err = a.outOfOffice(a.b.Archive(r.Context(), out.Archived, actor(r), requestID(r)))
 	}
 	return out, err
 }

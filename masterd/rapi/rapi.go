@@ -12,7 +12,8 @@ import (
 
 	"github.com/gorilla/mux"
 
-	"rolekey/rpc"
+	"rolekey/cluster"
+	"rolekey/internal/audit"
 )
 
 // maxBody bounds what a request may say.
@@ -24,71 +25,87 @@ type api struct {
 	now func() time.Time
 }
 
-// New makes the handler of all paths.
+// New makes the handler of all paths for the root-only socket.
 func New(b Backend, now func() time.Time) http.Handler {
-	a := &api{b, now}
+	return serve(&api{b, now}, localCaller, func(audit.Event) {})
+}
+
+// NewRemote makes the handler for the network. Identify tells who asks;
+// refused requests, and those that change something, are told to record.
+func NewRemote(b Backend, now func() time.Time, identify func(*http.Request) (Caller, error), record func(audit.Event)) http.Handler {
+	return serve(&api{b, now}, identify, record)
+}
+
+func serve(a *api, identify func(*http.Request) (Caller, error), record func(audit.Event)) http.Handler {
 	r := mux.NewRouter().SkipClean(true)
-	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeError(w, errNotFound) })
-	r.MethodNotAllowedHandler = http.HandlerFunc(unsupported)
+	gate := &gate{identify: identify, record: record}
+	// Who is nobody shall not learn which paths there are.
+	r.NotFoundHandler = gate.of(cluster.PermissionRead, handler(func(*http.Request) (any, error) { return nil, errNotFound }))
+	r.MethodNotAllowedHandler = gate.of(cluster.PermissionRead, handler(unsupported))
 	for _, route := range a.routes() {
-		r.Handle(route.path, route.do).Methods(route.verb)
+		r.Handle(route.path, gate.of(route.permission(), route.do)).Methods(route.verb)
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if err := authenticate(req); err != nil {
-			writeError(w, err)
-			return
-		}
-		req.Body = http.MaxBytesReader(w, req.Body, maxBody)
-		r.ServeHTTP(w, req)
-	})
+	return r
 }
 
 type route struct {
 	verb, path string
 	do         handler
+	needs      cluster.Permission // empty: read to GET, write for all else
+}
+
+func (r route) permission() cluster.Permission {
+	switch {
+	case r.needs != "":
+		return r.needs
+	case r.verb == http.MethodGet:
+		return cluster.PermissionRead
+	}
+	return cluster.PermissionWrite
 }
 
 // routes lists everything there is. Ganeti's paths come first.
 func (a *api) routes() []route {
 	const node, job = "/2/nodes/{node}", "/2/jobs/{job:[0-9]{1,18}}"
+	const write, admin = cluster.PermissionWrite, cluster.PermissionAdmin
 	return []route{
-		{"GET", "/", nothing},
-		{"GET", "/2", nothing},
-		{"GET", "/version", func(*http.Request) (any, error) { return 2, nil }},
-		{"GET", "/2/features", func(*http.Request) (any, error) { return features, nil }},
-		{"GET", "/2/info", a.info},
-		{"PUT", "/2/modify", a.modifyCluster},
-		{"PUT", "/2/name", a.renameCluster},
-		{"GET", "/2/queue", a.queue},
-		{"PUT", "/2/queue", a.drainQueue},
-		{"GET", "/2/nodes", a.nodes},
-		{"GET", node, a.node},
-		{"GET", node + "/role", a.role},
-		{"PUT", node + "/role", a.setRole},
-		{"POST", node + "/modify", a.modify},
-		{"POST", node + "/rename", a.rename},
-		{"POST", node + "/readd", a.readd},
-		{"GET", node + "/tags", a.nodeTags},
-		{"PUT", node + "/tags", a.changeNodeTags},
-		{"DELETE", node + "/tags", a.changeNodeTags},
-		{"GET", "/2/tags", a.clusterTags},
-		{"PUT", "/2/tags", a.changeClusterTags},
-		{"DELETE", "/2/tags", a.changeClusterTags},
-		{"PUT", "/2/redistribute-config", a.redistribute},
-		{"GET", "/2/jobs", a.jobs},
-		{"GET", job, a.job},
-		{"GET", job + "/wait", a.wait},
-		{"DELETE", job, a.cancel},
+		{"GET", "/", nothing, ""},
+		{"GET", "/2", nothing, ""},
+		{"GET", "/version", func(*http.Request) (any, error) { return 2, nil }, ""},
+		{"GET", "/2/features", func(*http.Request) (any, error) { return features, nil }, ""},
+		{"GET", "/2/info", a.info, ""},
+		{"PUT", "/2/modify", a.modifyCluster, ""},
+		{"PUT", "/2/name", a.renameCluster, admin},
+		{"GET", "/2/queue", a.queue, ""},
+		{"PUT", "/2/queue", a.drainQueue, ""},
+		{"GET", "/2/nodes", a.nodes, ""},
+		{"GET", node, a.node, ""},
+		{"GET", node + "/role", a.role, ""},
+		{"PUT", node + "/role", a.setRole, ""},
+		{"POST", node + "/modify", a.modify, ""},
+		{"POST", node + "/rename", a.rename, ""},
+		{"POST", node + "/readd", a.readd, admin},
+		{"GET", node + "/tags", a.nodeTags, ""},
+		{"PUT", node + "/tags", a.changeNodeTags, ""},
+		{"DELETE", node + "/tags", a.changeNodeTags, ""},
+		{"GET", "/2/tags", a.clusterTags, ""},
+		{"PUT", "/2/tags", a.changeClusterTags, ""},
+		{"DELETE", "/2/tags", a.changeClusterTags, ""},
+		{"PUT", "/2/redistribute-config", a.redistribute, ""},
+		{"GET", "/2/jobs", a.jobs, ""},
+		{"GET", job, a.job, ""},
+		{"GET", job + "/wait", a.wait, write},
+		{"DELETE", job, a.cancel, ""},
 
-		{"DELETE", node, a.remove},
-		{"GET", node + "/state", a.inspect},
-		{"GET", node + "/details", a.details},
-		{"POST", "/2/jobs/archive", a.archive},
-		{"GET", "/2/map", a.clusterMap},
-		{"POST", "/2/verify", a.verify},
-		{"GET", "/2/admissions", a.admissions},
-		{"POST", "/2/admissions", a.admit},
-		{"DELETE", "/2/admissions/{id}", a.revoke},
+		{"DELETE", node, a.remove, admin},
+		{"GET", node + "/state", a.inspect, ""},
+		{"GET", node + "/details", a.details, ""},
+		{"POST", "/2/jobs/archive", a.archive, ""},
+		{"GET", "/2/map", a.clusterMap, ""},
+		{"POST", "/2/verify", a.verify, ""},
+		{"GET", "/2/admissions", a.admissions, admin},
+		{"POST", "/2/admissions", a.admit, admin},
+		{"DELETE", "/2/admissions/{id}", a.revoke, admin},
 	}
 }
 
@@ -98,44 +115,14 @@ var features = []string{"node-migrate-reqv1", "instance-create-reqv1", "instance
 
 func nothing(*http.Request) (any, error) { return nil, nil }
 
-func unsupported(w http.ResponseWriter, r *http.Request) {
-	writeError(w, &statusError{
+func unsupported(r *http.Request) (any, error) {
+	return nil, &statusError{
 		http.StatusNotImplemented, fmt.Sprintf("Method %s is unsupported for path %s", r.Method, r.URL.Path),
-	})
+	}
 }
 
 // handler answers a request with an object, which may be nil.
 type handler func(r *http.Request) (any, error)
-
-// ServeHTTP implements http.Handler.
-func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 && !strings.EqualFold(r.Header.Get("Content-Type"), "application/json") {
-		writeError(w, &statusError{http.StatusUnsupportedMediaType, "Unsupported Media Type"})
-		return
-	}
-	out, err := h(r)
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	writeJSON(w, http.StatusOK, out)
-}
-
-// authenticate lets through whoever the kernel vouches for.
-func authenticate(r *http.Request) error {
-	if _, ok := rpc.LocalUID(r.Context()); !ok {
-		return &statusError{http.StatusUnauthorized, "Unauthorized"}
-	}
-	return nil
-}
-
-// actor says who asks, for jobs and the audit.
-func actor(r *http.Request) string {
-	uid, _ := rpc.LocalUID(r.Context())
-	return rpc.LocalActor(uid)
-}
-
-func requestID() string { return rpc.NewRequestID() }
 
 // decode reads the body strictly: unknown names and anything after the value
 // are errors.
