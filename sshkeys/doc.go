@@ -11,6 +11,9 @@
 //     (G8). The rule is below; [Splice] holds it as a pure function.
 //   - A full disk does not keep a revoked key valid: when the file cannot be
 //     replaced, [File.Apply] turns its revoked lines into comments in place.
+//   - Nobody is locked out by us: no operation on files, and no crash before or
+//     after it, takes away a line of others, or a key that is still authorized.
+//     On a full disk a new key takes the room of a revoked one, if it fits.
 //   - The private key is created on the node, mode 0600, in Rolekey's own
 //     folder, and destroyed with the role (G5). Symbolic links are refused,
 //     never followed.
@@ -29,8 +32,9 @@
 // block, not even markers.
 //
 // Lines carry no "restrict" and no forced command: root needs whole sessions,
-// with a terminal, forwarding and file transfer, to administer its nodes. What
-// limits a line is whose it is, from where, and until when.
+// with a terminal, forwarding and file transfer, to administer its nodes;
+// docs/security.rst says why that is no loss. What limits a line is whose it is,
+// from where, and until when.
 //
 // # Which lines are Rolekey's
 //
@@ -42,7 +46,8 @@
 // not matter, and neither does a carriage return at its end. Claimed places are
 //
 //   - from a BEGIN to its END;
-//   - from a BEGIN without END to the end of the file;
+//   - from a BEGIN without END to the end of the file, where a key line may also
+//     be cut off within its comment;
 //   - the unbroken run of such lines directly before an END without BEGIN;
 //
 // less what lies between the markers of another cluster, and, where the two
@@ -54,7 +59,8 @@
 // # Concurrency
 //
 // Functions are pure and safe for concurrent use, apart from the probes, which
-// run sshd. One file, and one key folder, has one writer: noded. Other programs
+// run sshd. All operations on files go through [atomicfile.FS], so that tests
+// can let any of them fail. One file, and one key folder, has one writer: noded. Other programs
 // and people may edit the files at any time: a change that lands before the
 // rename is seen and merged.
 //

@@ -28,8 +28,14 @@ type File struct {
 	Path    string
 	Account Account
 
-	// replace stands in for the real thing in tests of failing disks.
-	replace func(path string, data []byte, o atomicfile.Options, check func() error) error
+	fs atomicfile.FS // nil: this machine's own; tests of failing disks have another
+}
+
+func (f File) on() atomicfile.FS {
+	if f.fs == nil {
+		return atomicfile.OS{}
+	}
+	return f.fs
 }
 
 var (
@@ -50,10 +56,10 @@ const tries = 10
 //
 // For authorized_keys the result is durable, and owner and modes that sshd's
 // StrictModes would refuse are put right, since sshd would otherwise refuse
-// every line. If the file cannot be replaced, say because the disk is full, its
-// revoked lines are disabled in place and the error is returned beside a Report
-// that counts them: nothing revoked opens the node then, and what is new is
-// still missing. known_hosts is derived: it is replaced without syncing.
+// every line. If the file cannot be replaced, say because the disk is full, what
+// can be done in place is done, and the error is returned beside a Report that
+// tells of it: nothing revoked opens the node then, and what is new may still be
+// missing; see makeshift. known_hosts is derived: it is replaced without syncing.
 func (f File) Apply(b Block) (Report, error) {
 	for range tries {
 		report, err := f.apply(b)
@@ -81,15 +87,29 @@ func (f File) apply(b Block) (Report, error) {
 		f.repair(&report, &old)
 	}
 	if !report.Changed {
+		f.discardTemp()
 		return report, f.settle(old, b.file)
 	}
+	f.noteLinks(&report, old)
 	err = f.write(old, want, b.file)
-	if err == nil || errors.Is(err, errChanged) || b.file != authorizedKeys {
+	if err == nil || errors.Is(err, errChanged) {
 		return report, err
 	}
-	n, offErr := f.disable(old.content, b)
-	report.Disabled, report.Changed = n, n > 0
-	return report, errors.Join(err, offErr)
+	err = f.explain(err)
+	report.Changed = false
+	if b.file != authorizedKeys {
+		return report, err
+	}
+	return report, errors.Join(err, f.makeshift(old.content, b, &report))
+}
+
+// discardTemp removes what a writing that was cut short left beside the file.
+// The next write would do it as well, and failing harms nothing.
+func (f File) discardTemp() {
+	temp := atomicfile.TempName(f.Path)
+	if _, err := f.on().Lstat(temp); err == nil {
+		_ = f.on().Remove(temp)
+	}
 }
 
 // settle makes durable what is right already: the call that wrote it may have
@@ -98,14 +118,14 @@ func (f File) settle(old state, kind fileKind) error {
 	if kind != authorizedKeys || old.info == nil {
 		return nil
 	}
-	h, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	h, err := f.on().OpenFile(f.Path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err == nil {
 		err = errors.Join(h.Sync(), h.Close())
 	}
 	if err != nil {
 		return fmt.Errorf("sync key file: %w", err)
 	}
-	return atomicfile.SyncDir(filepath.Dir(f.Path))
+	return atomicfile.SyncDirOn(f.on(), filepath.Dir(f.Path))
 }
 
 // state is the file as it was read.
@@ -119,7 +139,7 @@ func (f File) read() (state, error) {
 	if err := f.checkFolders(); err != nil {
 		return state{}, err
 	}
-	h, err := os.OpenFile(f.Path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	h, err := f.on().OpenFile(f.Path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return state{}, nil
@@ -165,7 +185,7 @@ func (f File) folders() (dirs []string, below bool) {
 func (f File) checkFolders() error {
 	dirs, _ := f.folders()
 	for _, dir := range dirs {
-		info, err := os.Lstat(dir)
+		info, err := f.on().Lstat(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -186,19 +206,18 @@ func (f File) write(old state, data []byte, kind fileKind) error {
 			return err
 		}
 	}
-	replace := f.replace
-	if replace == nil {
-		replace = replaceFile
-	}
 	o := f.options(old)
 	o.Sync = kind == authorizedKeys
-	return replace(f.Path, data, o, func() error { return f.same(old) })
+	// What is left between the check and the rename are a few microseconds.
+	o.Check = func() error { return f.same(old) }
+	return atomicfile.Write(f.Path, data, o)
 }
 
 // options keep owner and mode of what is there. A new file belongs to the
 // account. Only root can give files away; for others the kernel decides.
 func (f File) options(old state) atomicfile.Options {
 	o := atomicfile.Durable(0o600)
+	o.FS = f.on()
 	if old.info != nil {
 		o.Mode = old.info.Mode().Perm()
 	}
@@ -214,15 +233,15 @@ func (f File) options(old state) atomicfile.Options {
 func (f File) makeFolders() error {
 	dirs, _ := f.folders()
 	for _, dir := range dirs {
-		err := os.Mkdir(dir, 0o700)
+		err := f.on().Mkdir(dir, 0o700)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
 		if err == nil && os.Geteuid() == 0 {
-			err = os.Lchown(dir, f.Account.UID, f.Account.GID)
+			err = f.on().Lchown(dir, f.Account.UID, f.Account.GID)
 		}
 		if err == nil {
-			err = atomicfile.SyncDir(filepath.Dir(dir))
+			err = atomicfile.SyncDirOn(f.on(), filepath.Dir(dir))
 		}
 		if err != nil {
 			return fmt.Errorf("make folder for %s: %w", f.Path, err)
@@ -241,26 +260,6 @@ func (f File) same(old state) error {
 		return errChanged
 	}
 	return nil
-}
-
-// replaceFile writes data beside path and renames it over path once check has
-// passed. What is left between check and rename are a few microseconds.
-func replaceFile(path string, data []byte, o atomicfile.Options, check func() error) error {
-	temp := atomicfile.TempName(path)
-	if err := atomicfile.Write(temp, data, o); err != nil {
-		return err
-	}
-	err := check()
-	if err == nil {
-		err = os.Rename(temp, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	if !o.Sync {
-		return nil
-	}
-	return atomicfile.SyncDir(filepath.Dir(path))
 }
 
 func readBounded(path string) ([]byte, error) {

@@ -184,30 +184,35 @@ func TestApplyMergesConcurrentChange(t *testing.T) {
 	mkdir(t, filepath.Dir(f.Path), 0o700)
 	writeFile(t, f.Path, "# a\n")
 	edits := 0
-	f.replace = func(path string, data []byte, o atomicfile.Options, check func() error) error {
-		return replaceFile(path, data, o, func() error {
-			if edits++; edits == 1 {
-				writeFile(t, f.Path, "# a\n# by hand\n")
-			}
-			return check()
-		})
-	}
+	f.fs = &faultFS{before: func(_ int, call, path string) error {
+		if call == "rename" {
+			edits++
+		}
+		if call == "open" && edits == 0 && fileExists(atomicfile.TempName(f.Path)) {
+			edits++
+			writeFile(t, f.Path, "# a\n# by hand\n")
+		}
+		return nil
+	}}
 	apply(t, f, block(t, entry(nodeA, fixedKey(1))))
 	if got := readFile(t, f.Path); got != blockA+"# a\n# by hand\n" || edits != 2 {
 		t.Errorf("after %d tries the file is\n%s", edits, got)
 	}
-	f.replace = func(path string, data []byte, o atomicfile.Options, check func() error) error {
-		edits++
-		writeFile(t, f.Path, strings.Repeat("# busy\n", edits))
-		return check()
-	}
-	if _, err := f.Apply(block(t)); err != nil {
-		t.Errorf("nothing to do: %v", err)
-	}
-	writeFile(t, f.Path, blockA)
+	f.fs = &faultFS{before: func(_ int, call, path string) error {
+		if call == "chmod" { // of the new file
+			edits++
+			writeFile(t, f.Path, strings.Repeat("# busy\n", edits))
+		}
+		return nil
+	}}
 	if _, err := f.Apply(block(t, entry(nodeB, fixedKey(2)))); !errors.Is(err, ErrBusy) {
 		t.Errorf("a file that keeps changing: %v", err)
 	}
+}
+
+func fileExists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // TestG4FullDiskDisablesRevokedKeys lets every replacement fail.
@@ -217,10 +222,10 @@ func TestG4FullDiskDisablesRevokedKeys(t *testing.T) {
 	mkdir(t, filepath.Dir(f.Path), 0o700)
 	writeFile(t, f.Path, foreignC+"no newline")
 	apply(t, f, both)
-	f.replace = func(string, []byte, atomicfile.Options, func() error) error { return syscall.ENOSPC }
+	f.fs = &faultFS{before: fullDisk}
 	checkDisabled(t, f, foreignC+"no newline")
 	// With a working disk the marks go away.
-	f.replace = nil
+	f.fs = nil
 	if r := apply(t, f, block(t, entry(nodeA, fixedKey(1)))); len(r.Damage) != 0 || r.Kept != 0 {
 		t.Errorf("report %+v", r)
 	}
@@ -229,32 +234,43 @@ func TestG4FullDiskDisablesRevokedKeys(t *testing.T) {
 	}
 }
 
-func TestDisableSeesChanges(t *testing.T) {
+func TestMakeshiftSeesChanges(t *testing.T) {
 	f := testFile(t)
 	mkdir(t, filepath.Dir(f.Path), 0o700)
 	writeFile(t, f.Path, "# new first line\n"+blockA)
-	if n, err := f.disable([]byte(blockA), block(t)); !errors.Is(err, errChanged) || n != 0 {
-		t.Errorf("%d, %v", n, err)
+	var r Report
+	if err := f.makeshift([]byte(blockA), block(t), &r); !errors.Is(err, errChanged) || r.Disabled != 0 {
+		t.Errorf("%+v, %v", r, err)
 	}
 	if got := readFile(t, f.Path); got != "# new first line\n"+blockA {
 		t.Errorf("file is\n%s", got)
 	}
 }
 
-// checkDisabled revokes node B while f cannot be replaced, twice.
+// checkDisabled revokes node B while f cannot be replaced, twice, and then gives
+// its room to another key.
 func checkDisabled(t *testing.T, f File, foreign string) {
 	t.Helper()
 	before := readFile(t, f.Path)
+	lineB, line9 := block(t, entry(nodeB, fixedKey(2))).lines[0].text, block(t, entry(nodeA, fixedKey(9))).lines[0].text
 	for range 2 {
-		r, err := f.Apply(block(t, entry(nodeA, fixedKey(1)), entry(nodeA, fixedKey(9))))
-		if !errors.Is(err, syscall.ENOSPC) || r.Disabled != 1 {
+		r, err := f.Apply(block(t, entry(nodeA, fixedKey(1))))
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "the disk is full") || r.Disabled != 1 || r.InPlace != 0 {
 			t.Fatalf("Apply: %v, report %+v", err, r)
 		}
+		got := readFile(t, f.Path)
+		if want := strings.Replace(before, lineB, offPrefix+lineB[len(offPrefix):], 1); got != want || !strings.HasSuffix(got, foreign) {
+			t.Fatalf("file is\n%s\nwant\n%s", got, want)
+		}
 	}
-	got := readFile(t, f.Path)
-	lineB := block(t, entry(nodeB, fixedKey(2))).lines[0].text
-	if want := strings.Replace(before, lineB, offPrefix+lineB[len(offPrefix):], 1); got != want || !strings.HasSuffix(got, foreign) {
-		t.Errorf("file is\n%s\nwant\n%s", got, want)
+	for i := range 2 {
+		r, err := f.Apply(block(t, entry(nodeA, fixedKey(1)), entry(nodeA, fixedKey(9))))
+		if i == 0 && (!errors.Is(err, syscall.ENOSPC) || r.Disabled != 0 || r.InPlace != 1) {
+			t.Errorf("Apply: %v, report %+v", err, r)
+		}
+		if got, want := readFile(t, f.Path), strings.Replace(before, lineB, line9, 1); got != want {
+			t.Fatalf("file is\n%s\nwant\n%s", got, want)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ const (
 	endOurs                    //
 	beginOther                 // markers of another cluster
 	endOther                   //
+	cutLine                    // the end of a file that was cut within a line of ours
 )
 
 // line is one line of a file, with its newline if it has one.
@@ -44,7 +45,7 @@ type line struct {
 	bytes []byte
 	kind  lineKind
 	id    cluster.UUID // of a marker of another cluster
-	key   string       // blob of a key line; "" if the line is disabled
+	key   string       // blob of a key line or cut line; "" if the line is disabled
 }
 
 // parseFile splits at newlines, as sshd does (a carriage return alone ends
@@ -76,8 +77,35 @@ func parseLine(raw []byte, ours cluster.UUID, kind fileKind) line {
 	}
 	if key, ok := parseOwn(text, kind); ok {
 		l.kind, l.key = keyLine, key
+	} else if key, ok := parseCut(raw); ok && kind == authorizedKeys {
+		l.kind, l.key = cutLine, key
 	}
 	return l
+}
+
+// parseCut reports whether raw is the beginning of a line of ours, of which the
+// file's end cut the comment, and its key. sshd honours such a line.
+func parseCut(raw []byte) (key string, ok bool) {
+	text := string(raw)
+	if strings.HasSuffix(text, "\n") {
+		return "", false
+	}
+	if strings.HasPrefix(text, offPrefix) {
+		return "", true
+	}
+	if !strings.HasPrefix(text, `from="`) {
+		return "", false
+	}
+	options, rest, ok := cutOptions(text)
+	if !ok || len(options) != 2 || !ownOptions(options) {
+		return "", false
+	}
+	f := strings.FieldsFunc(rest, isBlank)
+	if len(f) != 2 && (len(f) != 3 || !strings.HasPrefix(f[2], commentPrefix) && !strings.HasPrefix(commentPrefix, f[2])) {
+		return "", false
+	}
+	blob, err := base64.StdEncoding.Strict().DecodeString(f[1])
+	return string(blob), err == nil && blobType(blob) == f[0]
 }
 
 func parseMarker(text, prefix string) (cluster.UUID, bool) {
@@ -103,10 +131,29 @@ func parseOwn(text string, kind fileKind) (key string, ok bool) {
 	if kind == knownHosts {
 		return parseOwnHost(text)
 	}
-	if strings.HasPrefix(text, offPrefix) {
+	if isOff(text) {
 		return "", true
 	}
 	return parseOwnAuthorized(text)
+}
+
+// isOff reports whether a line, which ends in our comment, was disabled in
+// place. A loss of power can leave half of the mark; what it covers is then the
+// beginning of what every line of ours begins with, or of an address behind it.
+func isOff(text string) bool {
+	const start, certain = `from="`, len("# ROLEK")
+	n := 0
+	for n < min(len(text), len(offPrefix)) && text[n] == offPrefix[n] {
+		n++
+	}
+	if n >= certain {
+		return true
+	}
+	if n == 0 || n > len(start) {
+		return false
+	}
+	_, ok := parseOwnAuthorized(start[:n] + text[n:])
+	return ok
 }
 
 func parseOwnAuthorized(text string) (key string, ok bool) {

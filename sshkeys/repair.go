@@ -31,7 +31,7 @@ func (f File) repair(r *Report, old *state) {
 	}
 	f.repairOne(r, f.Path, 0o600, unix.O_NONBLOCK)
 	// What is written next takes owner and mode from here.
-	if info, err := os.Lstat(f.Path); err == nil {
+	if info, err := f.on().Lstat(f.Path); err == nil {
 		old.info = info
 	}
 }
@@ -59,7 +59,7 @@ func (f File) inspect(r *Report, path string) {
 }
 
 func (f File) repairOne(r *Report, path string, mode os.FileMode, flag int) {
-	h, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|flag, 0)
+	h, err := f.on().OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|flag, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}

@@ -25,9 +25,9 @@ type Report struct {
 	// Repaired tells, for people, which owners and modes were put right, and
 	// Unsafe which ones sshd may refuse and are not ours to change.
 	Repaired, Unsafe []string
-	// Disabled counts revoked lines that were turned into comments in place
-	// because the file could not be replaced.
-	Disabled int
+	// Disabled counts revoked lines that were made to open nothing, and InPlace
+	// lines that were written, in place because the file could not be replaced.
+	Disabled, InPlace int
 }
 
 // Foreign is a line that Rolekey did not write and that holds a cluster key.
@@ -108,8 +108,12 @@ func claim(lines []line) ([]bool, Report) {
 	for i, l := range lines {
 		c.step(i, l)
 	}
-	if c.ours {
-		c.damaged(len(lines)-1, "BEGIN without END before it")
+	if last := len(lines) - 1; c.ours {
+		c.damaged(last, "BEGIN without END before it")
+		if lines[last].kind == cutLine && c.other.IsZero() {
+			c.drop[last] = true
+			c.report.Kept--
+		}
 	}
 	return c.drop, c.report
 }

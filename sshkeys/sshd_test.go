@@ -68,6 +68,7 @@ type node struct {
 	addr    netip.AddrPort
 	hostKey cluster.SSHKey
 	authKey File
+	zone    string // TZ of sshd; "": the machine's
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -77,7 +78,12 @@ type node struct {
 // an awkward name beneath the real home: StrictModes would refuse /tmp.
 func startNode(t *testing.T) *node {
 	t.Helper()
-	n := &node{t: t, sshd: findSSHD(t)}
+	return startNodeIn(t, "")
+}
+
+func startNodeIn(t *testing.T, zone string) *node {
+	t.Helper()
+	n := &node{t: t, sshd: findSSHD(t), zone: zone}
 	me := currentUser(t)
 	base, err := os.MkdirTemp(me.HomeDir, ".rolekey-test-")
 	if err != nil {
@@ -161,7 +167,11 @@ func (n *node) command(args ...string) *exec.Cmd {
 	if n.account.UID == 0 {
 		args = append([]string{"unshare", "--mount", "sh", "-c", asRoot, "sh", n.passwd()}, args...)
 	}
-	return exec.Command(args[0], args[1:]...)
+	cmd := exec.Command(args[0], args[1:]...)
+	if n.zone != "" {
+		cmd.Env = append(os.Environ(), "TZ="+n.zone)
+	}
+	return cmd
 }
 
 // run starts sshd and returns once it says that it listens.
@@ -341,8 +351,9 @@ func TestG4RealSSHD(t *testing.T) {
 	master.refused("expired in local time", denied)
 
 	n.set(later, master.authorized("127.77.0.9/32"))
-	if k, err := n.authKey.disable([]byte(readFile(t, n.authKey.Path)), block(t)); err != nil || k != 1 {
-		t.Fatalf("disable: %d, %v", k, err)
+	var r Report
+	if err := n.authKey.makeshift([]byte(readFile(t, n.authKey.Path)), block(t), &r); err != nil || r.Disabled != 1 {
+		t.Fatalf("makeshift: %+v, %v", r, err)
 	}
 	master.refused("disabled in place", denied)
 	admin.opens("a foreign line after the disabling")
@@ -353,6 +364,49 @@ func TestG4RealSSHD(t *testing.T) {
 	admin.opens("a foreign line after the removal")
 	if got := readFile(t, n.authKey.Path); got != "# ours\r\n"+adminLine {
 		t.Errorf("file is %q", got)
+	}
+}
+
+// TestG4ExpiryInAnyZone: sshd's own time zone does not matter to an expiry in
+// UTC, and one in local time is right if the zone is known.
+func TestG4ExpiryInAnyZone(t *testing.T) {
+	for zone, offset := range map[string]int{"XXX-5:30": 5*3600 + 1800, "XXX+9": -9 * 3600} {
+		t.Run(zone, func(t *testing.T) {
+			n := startNodeIn(t, zone)
+			signer, key := newSigner(t)
+			a := Authorized{Node: nodeB, Keys: []cluster.SSHKey{key}, From: from("127.77.0.9/32")}
+			for form, o := range map[string]Options{"UTC": {ExpiryZ: true}, "local": {Location: time.FixedZone("", offset)}} {
+				n.setWith(o, time.Now().Add(time.Minute), a)
+				if err := tryKey(t, n, signer, "127.77.0.9"); err != nil {
+					t.Errorf("%s, before the expiry: %v", form, err)
+				}
+				n.setWith(o, time.Now().Add(-2*time.Second), a)
+				if err := tryKey(t, n, signer, "127.77.0.9"); err == nil {
+					t.Errorf("%s, after the expiry: sshd lets it in", form)
+				}
+			}
+		})
+	}
+}
+
+// TestG4ExpiresByItself: nobody touches the file any more, as where noded is
+// dead, and sshd itself refuses the key after the expiry, not before.
+func TestG4ExpiresByItself(t *testing.T) {
+	n := startNode(t)
+	signer, key := newSigner(t)
+	until := time.Now().Add(3 * time.Second).Truncate(time.Second)
+	n.set(until, Authorized{Node: nodeB, Keys: []cluster.SSHKey{key}, From: from("127.77.0.9/32")})
+	logins := 0
+	for end := time.Now().Add(time.Minute); ; logins++ {
+		if err := tryKey(t, n, signer, "127.77.0.9"); err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("sshd lets it in for ever")
+		}
+	}
+	if time.Now().Before(until) || logins == 0 {
+		t.Errorf("refused at %s after %d logins, the expiry is %s", time.Now(), logins, until)
 	}
 }
 

@@ -9,6 +9,8 @@
 // RemoveTemp finds it without guessing. With Sync set the content is on disk
 // before the name points to it, and the name is on disk before Write returns.
 //
+// The operations go through [FS], so that tests can let any of them fail.
+//
 // Different targets may be written concurrently. Writers of one target must
 // be serialised by the caller: the target's owner is one daemon.
 package atomicfile
@@ -35,6 +37,19 @@ type Options struct {
 	UID  int         // owner, -1 leaves it to the kernel
 	GID  int         // group, -1 leaves it to the kernel
 	Sync bool        // fsync the file and its folder
+
+	// Check, if set, is asked just before the rename. Its error keeps the old
+	// file in place, and is returned.
+	Check func() error
+	// FS makes the operations; nil means OS.
+	FS FS
+}
+
+func (o Options) fs() FS {
+	if o.FS == nil {
+		return OS{}
+	}
+	return o.FS
 }
 
 // Durable are the options for state: synced, owned by the writer.
@@ -55,28 +70,31 @@ func Write(path string, data []byte, opts Options) error {
 }
 
 func write(path string, data []byte, opts Options) error {
-	dir := filepath.Dir(path)
 	temp := TempName(path)
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := discard(opts.fs(), temp); err != nil {
 		return fmt.Errorf("remove leftover: %w", err)
 	}
-	if err := fill(temp, data, opts); err != nil {
-		return errors.Join(err, discard(temp))
+	err := fill(temp, data, opts)
+	if err == nil && opts.Check != nil {
+		err = opts.Check()
 	}
-	if err := os.Rename(temp, path); err != nil {
-		return errors.Join(err, discard(temp))
+	if err == nil {
+		err = opts.fs().Rename(temp, path)
+	}
+	if err != nil {
+		return errors.Join(err, discard(opts.fs(), temp))
 	}
 	if !opts.Sync {
 		return nil
 	}
-	return SyncDir(dir)
+	return SyncDirOn(opts.fs(), filepath.Dir(path))
 }
 
 // fill creates temp, which must not exist, with its final owner and mode.
 func fill(temp string, data []byte, opts Options) (err error) {
 	// O_EXCL refuses a symbolic link as well; O_NOFOLLOW says so once more.
 	// The file is private until content and owner are in place.
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	f, err := opts.fs().OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -107,8 +125,8 @@ func (o Options) mode() os.FileMode {
 }
 
 // discard removes a temporary file that may never have been created.
-func discard(temp string) error {
-	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func discard(on FS, temp string) error {
+	if err := on.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -120,8 +138,11 @@ func TempName(path string) string {
 }
 
 // SyncDir makes the names in dir durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+func SyncDir(dir string) error { return SyncDirOn(OS{}, dir) }
+
+// SyncDirOn is SyncDir on any FS.
+func SyncDirOn(on FS, dir string) error {
+	d, err := on.OpenFile(dir, os.O_RDONLY, 0)
 	if err != nil {
 		return fmt.Errorf("sync folder: %w", err)
 	}
@@ -156,7 +177,7 @@ func RemoveTemp(dir string) error {
 	var errs []error
 	for _, e := range entries {
 		if !e.IsDir() && isTemp(e.Name()) {
-			errs = append(errs, discard(filepath.Join(dir, e.Name())))
+			errs = append(errs, discard(OS{}, filepath.Join(dir, e.Name())))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
