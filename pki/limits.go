@@ -17,6 +17,11 @@ const (
 	maxCandidates  = 3 // addresses in an admission string
 	maxCommonName  = 64
 	rootCertsBytes = maxRoots * maxPEMFile
+	maxHosts       = 32 << 10 // JSON of a statement of host keys
+	maxSignature   = 128
+
+	// MaxHostKeys is how many host keys a statement may have.
+	MaxHostKeys = 8
 )
 
 // Life spans of certificates.

@@ -11,6 +11,7 @@ import (
 const (
 	domainProof      = "rolekey/admission-proof/v1"
 	domainPossession = "rolekey/signing-key/v1"
+	domainHosts      = "rolekey/host-keys/v1"
 )
 
 // transcript joins a domain and fields, each preceded by its length, so that
