@@ -9,5 +9,5 @@ package cluster
 //	   the cluster's name, tags and queue, remembered candidates
 //	3  SSH settings in the index of the roster, shared SSH keys in the map,
 //	   the kind of key in orders to make keys; users and administrators of
-//	   the remote API
+//	   the remote API; host keys that nodes change themselves
 const FeatureLevel = 3

@@ -26,6 +26,8 @@ const (
 	KindNodeAddress     = "node-address"
 	KindNodeCerts       = "node-certs"
 	KindNodeRemove      = "node-remove"
+	KindHostKeysClaim   = "host-keys-claim"
+	KindHostKeysDecide  = "host-keys-decide"
 	KindSSHKeys         = "ssh-keys"
 	KindSharedKeys      = "shared-keys"
 	KindRAPIUser        = "rapi-user"
@@ -53,6 +55,8 @@ var kinds = map[string]func([]byte) (body, error){
 	KindNodeAddress:     reader[NodeAddress](),
 	KindNodeCerts:       reader[NodeCerts](),
 	KindNodeRemove:      reader[NodeRemove](),
+	KindHostKeysClaim:   reader[HostKeysClaim](),
+	KindHostKeysDecide:  reader[HostKeysDecision](),
 	KindSSHKeys:         reader[SSHKeysChange](),
 	KindSharedKeys:      reader[sharedWire](),
 	KindRAPIUser:        reader[rapiUserWire](),

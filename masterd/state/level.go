@@ -8,7 +8,8 @@ import "rolekey/cluster"
 const LevelSettings = 2
 
 // LevelSSH is the one from which on SSH keys may be shared, kept elsewhere, of
-// another type, and changed for many nodes at once.
+// another type, and changed for many nodes at once, and from which on nodes
+// change their own host keys.
 const LevelSSH = 3
 
 // LevelRAPI is the one from which on the state has users of the remote API.
@@ -65,6 +66,10 @@ func (c *ParamsChange) level() int {
 }
 
 func (c *SSHKeysChange) level() int { return LevelSSH }
+
+func (c *HostKeysClaim) level() int { return LevelSSH }
+
+func (c *HostKeysDecision) level() int { return LevelSSH }
 
 func (c *sharedWire) level() int { return LevelSSH }
 

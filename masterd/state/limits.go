@@ -1,6 +1,10 @@
 package state
 
-import "time"
+import (
+	"time"
+
+	"rolekey/candmap"
+)
 
 // Bounds on what the state holds and on what is decoded. What comes from an
 // administrator is refused at the bound; history is forgotten at it.
@@ -16,6 +20,7 @@ const (
 	MaxRemoved     = 256  // tombstones
 	MaxCertificate = 8 << 10
 	MaxSSHPrivate  = 16 << 10 // of a shared SSH key's private half
+	maxHostKeyBlob = candmap.MaxSSHBlob
 	MaxPool        = 64
 	MaxRAPIUsers   = 1000 // also of administrators
 	MaxRAPIName    = 128

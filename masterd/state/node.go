@@ -33,6 +33,9 @@ type Node struct {
 	// WasCandidate is set while the node is offline and was a candidate before:
 	// when it is online again it becomes one again.
 	WasCandidate bool `json:"was_candidate,omitempty"`
+	// HostKeysIssued is the time of the newest statement about HostKeys.
+	HostKeysIssued  time.Time        `json:"host_keys_issued,omitzero"`
+	PendingHostKeys *PendingHostKeys `json:"pending_host_keys,omitempty"`
 }
 
 // Certs are the newest certificates issued to a node, in DER, so that a reply
@@ -91,6 +94,9 @@ func (n *Node) check() error {
 		return fmt.Errorf("node %s: a certificate over %d bytes", n.Name, MaxCertificate)
 	case n.Keys == nil && len(n.Certs.Candidate) > 0:
 		return fmt.Errorf("node %s: a candidate certificate without candidate keys", n.Name)
+	}
+	if err := n.checkHostKeys(); err != nil {
+		return err
 	}
 	return CheckTags(n.Tags)
 }

@@ -176,6 +176,9 @@ func (d *draft) adoptNode(r candmap.RosterNode, m *candmap.Map) {
 		if old.Incarnation != r.Incarnation || !slices.Equal(old.Server, r.Server) || !slices.Equal(old.Identity, r.Identity) {
 			n.Certs, n.Joined = Certs{}, true
 		}
+		if old.Incarnation != r.Incarnation {
+			n.HostKeysIssued, n.PendingHostKeys = time.Time{}, nil
+		}
 	}
 	n.UUID, n.Incarnation, n.Name, n.Addresses, n.Ports = r.UUID, r.Incarnation, r.Name, r.Addresses, r.Ports
 	n.Flags, n.HostKeys, n.Server, n.Identity = r.Flags, r.HostKeys, r.Server, r.Identity
