@@ -10,6 +10,7 @@ import (
 	"rolekey/cluster"
 	"rolekey/internal/audit"
 	"rolekey/masterd/state"
+	"rolekey/sshkeys"
 )
 
 // Reload opens the audit log anew: it may have been renamed.
@@ -135,6 +136,10 @@ func (c committed) node(e *audit.Event) {
 		id, e.Op = b.Node, e.Op+" "+b.Kind
 	case state.NodeRemove:
 		id = b.Node
+	case state.HostKeysClaim:
+		id = b.Node
+	case state.HostKeysDecision:
+		id = b.Node
 	}
 	if id.IsZero() {
 		return
@@ -155,6 +160,9 @@ type shown struct {
 	Ports       cluster.Ports `json:"ports"`
 	Incarnation uint64        `json:"incarnation"`
 	Tags        []string      `json:"tags"`
+	HostKeys    string        `json:"host_keys"` // fingerprints, and the port of sshd is among Ports
+	Pending     string        `json:"pending_host_keys,omitempty"`
+	PendingPort uint16        `json:"pending_ssh_port,omitempty"`
 }
 
 func nodeValues(s *state.State, id cluster.NodeID) any {
@@ -162,7 +170,25 @@ func nodeValues(s *state.State, id cluster.NodeID) any {
 	if n == nil {
 		return nil
 	}
-	return shown{n.Flags.Role(s.Master == id).String(), n.Flags, n.Voter, n.Name, n.Addresses, n.Ports, n.Incarnation, n.Tags}
+	out := shown{
+		n.Flags.Role(s.Master == id).String(), n.Flags, n.Voter, n.Name, n.Addresses, n.Ports, n.Incarnation, n.Tags,
+		fingerprints(n.HostKeys), "", 0,
+	}
+	if p := n.PendingHostKeys; p != nil {
+		out.Pending, out.PendingPort = fingerprints(p.Keys), p.Port
+		if p.Rejected {
+			out.Pending = "rejected: " + out.Pending
+		}
+	}
+	return out
+}
+
+func fingerprints(keys []cluster.SSHKey) string {
+	var list []string
+	for _, k := range keys {
+		list = append(list, sshkeys.Fingerprint(k))
+	}
+	return strings.Join(list, ",")
 }
 
 // changed returns the members that differ between two documents of one type,

@@ -23,6 +23,7 @@ import (
 func (m *member) routes() {
 	m.server.Handle(rpc.MethodAdmit, m.serveAdmit)
 	m.server.Handle(rpc.MethodCertificate, m.serveCertificate)
+	m.server.Handle(rpc.MethodHostKeys, m.serveHostKeys)
 	m.server.Handle(rpc.MethodSign, m.serveSign)
 	m.server.Handle(rpc.MethodRaft, m.serveRaft)
 	m.server.Handle(rpc.MethodSeen, m.serveSeen)

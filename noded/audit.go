@@ -113,14 +113,18 @@ func (m *member) auditView(ctx context.Context, old, next *candmap.View) {
 	}
 	for _, n := range next.Roster.Nodes() {
 		was := old.Roster.Node(n.UUID)
-		if was == nil || slices.EqualFunc(was.HostKeys, n.HostKeys, sameKey) {
+		if was == nil || was.Ports.SSH == n.Ports.SSH && slices.EqualFunc(was.HostKeys, n.HostKeys, sameKey) {
 			continue
 		}
 		m.audit.Write(audit.Event{
 			Act: audit.HostKeysChanged, Caller: audit.CallerOf(ctx), Target: string(n.Name),
-			Before: audit.Values{"host_keys": fingerprints(was.HostKeys)}, After: audit.Values{"host_keys": fingerprints(n.HostKeys)},
+			Before: hostValues(was), After: hostValues(&n),
 		})
 	}
+}
+
+func hostValues(n *candmap.RosterNode) audit.Values {
+	return audit.Values{"host_keys": fingerprints(n.HostKeys), "ssh_port": strconv.Itoa(int(n.Ports.SSH))}
 }
 
 func mapValues(v *candmap.View) audit.Values {

@@ -225,6 +225,12 @@ type CertificateReply struct {
 	Gossip      []byte `json:"gossip"`
 }
 
+// HostKeysReply says what became of a statement of host keys, the request being
+// a pki.SignedHosts: current, accepted, pending, waits, rejected or withdrawn.
+type HostKeysReply struct {
+	Verdict string `json:"verdict"`
+}
+
 // SignRequest asks a voter to sign what its own log yields. Payload is the
 // payload of a map or a beacon; a map may be named by version and hash alone.
 type SignRequest struct {

@@ -84,6 +84,7 @@ var (
 	MethodCertificate = Method{Name: "certificate", Verb: http.MethodPost, Path: "/v1/certificate", Tier: TierMember, MaxBody: smallBody, Timeout: slowCall}
 	MethodSign        = Method{Name: "sign", Verb: http.MethodPost, Path: "/v1/sign", Tier: TierCandidate, Stale: true, MaxBody: smallBody, Timeout: quickCall}
 	MethodRaft        = Method{Name: "raft", Verb: http.MethodPost, Path: "/v1/raft/{message}", Tier: TierCandidate, Stale: true, MaxBody: raftBody, MaxReply: 1 << 20, Timeout: raftCall}
+	MethodHostKeys    = Method{Name: "host-keys", Verb: http.MethodPost, Path: "/v1/hostkeys", Tier: TierMember, MaxBody: smallBody, Timeout: slowCall}
 	MethodSeen        = Method{Name: "seen", Verb: http.MethodGet, Path: "/v1/seen", Query: "node", Tier: TierCandidate, Stale: true, Timeout: quickCall}
 )
 
@@ -97,7 +98,7 @@ func NodedMethods() []Method {
 
 // MasterdMethods are all methods of masterd.
 func MasterdMethods() []Method {
-	return []Method{MethodAdmit, MethodCertificate, MethodSign, MethodRaft, MethodSeen, MethodVersion}
+	return []Method{MethodAdmit, MethodCertificate, MethodHostKeys, MethodSign, MethodRaft, MethodSeen, MethodVersion}
 }
 
 // variable returns the name of the variable in Path, or "".

@@ -48,6 +48,7 @@ const (
 	AdmissionRevoked Act = "admission_revoked"
 	RAPICalled       Act = "rapi_called"
 	SignRefused      Act = "sign_refused"
+	HostKeysRefused  Act = "host_keys_refused"
 	Evict            Act = "evict"
 	Recover          Act = "recover"
 	Failover         Act = "failover"

@@ -6,7 +6,8 @@
 // over the very connection that proved it; a string binds one key, by
 // compare-and-set, after everything else was checked; a lost reply can be asked
 // for again with the same key; nothing secret arrives here. A member gets
-// certificates for its own name and addresses only, whatever its CSR says.
+// certificates for its own name and addresses only, whatever its CSR says, and
+// changes host keys of its own sshd only.
 //
 // A Server may be used concurrently.
 package keyserver
@@ -44,6 +45,7 @@ type Master interface {
 type Server struct {
 	master Master
 	now    func() time.Time
+	claims pace
 }
 
 // New makes a keyserver.
