@@ -68,8 +68,13 @@ func (c calls) order(ctx context.Context, node cluster.NodeID, m rpc.Method, req
 
 // KeyDestroy implements nodeKeys.
 func (c calls) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error) {
+	return c.KeyDestroyAt(ctx, rpc.Target{Node: node, Daemon: rpc.Noded})
+}
+
+// KeyDestroyAt implements nodeKeys.
+func (c calls) KeyDestroyAt(ctx context.Context, to rpc.Target) (rpc.KeyDestroyReply, error) {
 	var reply rpc.KeyDestroyReply
-	err := c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodKeyDestroy, "", struct{}{}, &reply)
+	err := c.client.Call(c.stamp(ctx), to, rpc.MethodKeyDestroy, "", struct{}{}, &reply)
 	return reply, err
 }
 

@@ -21,6 +21,7 @@ const ensureRound = time.Minute
 type nodeKeys interface {
 	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
 	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
+	KeyDestroyAt(ctx context.Context, to rpc.Target) (rpc.KeyDestroyReply, error) // of a node that is no member any more
 }
 
 // ensured notes that a candidate confirmed its certificate.

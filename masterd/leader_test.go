@@ -64,6 +64,10 @@ func (k *keyTwin) KeyCreate(_ context.Context, node cluster.NodeID, r rpc.KeyCre
 	return rpc.CandidateKeys{Installed: cluster.DigestOf(r.Certificate)}, k.fail
 }
 
+func (k *keyTwin) KeyDestroyAt(context.Context, rpc.Target) (rpc.KeyDestroyReply, error) {
+	return rpc.KeyDestroyReply{}, errors.New("nobody asks for this")
+}
+
 func (k *keyTwin) KeyDestroy(context.Context, cluster.NodeID) (rpc.KeyDestroyReply, error) {
 	return rpc.KeyDestroyReply{}, errors.New("nobody asks for this")
 }

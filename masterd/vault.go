@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"rolekey/candmap"
@@ -249,24 +250,11 @@ func (v *vault) destroy() rpc.KeyDestroyReply {
 	defer v.mu.Unlock()
 	clear(v.signing)
 	v.ring, v.signing, v.client = nil, nil, nil
-	var reply rpc.KeyDestroyReply
+	var names []string
 	for _, p := range v.files() {
-		if missing(p) {
-			continue
-		}
-		if err := os.RemoveAll(p); err != nil {
-			reply.Problems = append(reply.Problems, err.Error())
-			continue
-		}
-		reply.Removed = append(reply.Removed, p)
+		names = append(names, filepath.Base(p)) // all are in masterd's folder
 	}
-	if err := atomicfile.RemoveTemp(v.at.MasterdDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		reply.Problems = append(reply.Problems, err.Error())
-	}
-	if err := atomicfile.SyncDir(v.at.MasterdDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		reply.Problems = append(reply.Problems, err.Error())
-	}
-	return reply
+	return rpc.Destroyed(atomicfile.Erase(v.at.MasterdDir(), names...))
 }
 
 // publicOf returns the public half of the signing key, nil without one.

@@ -79,16 +79,20 @@ func (w worker) Dismiss(ctx context.Context, gone *state.Node) error {
 	if gone.Flags.Offline {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	told, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
 	held := w.l.held()
 	d := rpc.MapDelivery{Maps: append(w.l.keeper.Chain(), held.Envelope), Docs: docsOf(w.State().Roster())}
 	var ack rpc.MapAck
-	err := w.l.client.Call(ctx, at(gone, gone.Addresses[0]), rpc.MethodMapPut, "", d, &ack)
+	err := w.l.client.Call(told, at(gone, gone.Addresses[0]), rpc.MethodMapPut, "", d, &ack)
 	if err != nil {
 		return cluster.Errorf(cluster.CodeUnavailable, "node %s was not told that it is removed; it holds no power any more: %v", gone.Name, err)
 	}
-	return nil
+	if !gone.Flags.MasterCandidate {
+		return nil
+	}
+	reply, err := w.l.nodes.KeyDestroyAt(ctx, at(gone, gone.Addresses[0]))
+	return jobs.Remains(gone.Name, reply, err)
 }
 
 // Answers implements jobs.Cluster. Anybody may ask for the version, and a node

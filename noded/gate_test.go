@@ -13,6 +13,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/internal/atomicfile"
 	"rolekey/rpc"
 	"rolekey/sshkeys"
 )
@@ -185,16 +186,30 @@ func TestG5StrayKeysGo(t *testing.T) {
 	if _, err := h.d.keys.ensure(m.id.Node); err != nil {
 		t.Fatal(err)
 	}
+	if err := m.takeKeyTurn(t.Context()); err != nil { // no sweep comes between
+		t.Fatal(err)
+	}
 	if m.hasStrayKeys() {
 		t.Error("new keys may be those of a promotion under way")
 	}
 	old := time.Now().Add(-2 * strayAge)
-	if err := os.Chtimes(h.cfg.Paths.SSHKey(), old, old); err != nil {
-		t.Fatal(err)
+	for _, p := range []string{h.cfg.Paths.SSHKey(), h.cfg.Paths.SSHPublicKey()} {
+		if err := os.Chtimes(p, old, old); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if !m.hasStrayKeys() {
 		t.Error("old keys are left")
 	}
+	// What a crash in the middle of writing a key left is one.
+	temp := atomicfile.TempName(h.cfg.Paths.SSHKey())
+	if err := errors.Join(os.Rename(h.cfg.Paths.SSHKey(), temp), os.Remove(h.cfg.Paths.SSHPublicKey())); err != nil {
+		t.Fatal(err)
+	}
+	if !m.hasStrayKeys() {
+		t.Error("a leftover is no key")
+	}
+	m.giveKeyTurn()
 	h.up() // stale until a beacon arrives
 	if m := h.member(); m.keeper.Fresh() || m.hasStrayKeys() {
 		t.Error("a stale map decides")

@@ -35,7 +35,7 @@ func (k keyDir) ensure(node cluster.NodeID) (cluster.SSHKey, error) {
 	return key, err
 }
 
-func (k keyDir) destroy() ([]string, error) {
+func (k keyDir) destroy() ([]string, []error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.dir.Destroy()
@@ -51,6 +51,14 @@ func (k keyDir) load() (key *cluster.SSHKey, present bool) {
 		key = &pub
 	}
 	return key, present
+}
+
+// strays lists private keys beside ours; nobody's to remove but root's.
+func (k keyDir) strays() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	found, _ := k.dir.Strays()
+	return found
 }
 
 // createKey has this node's candidate keys in place: the SSH key here, the
@@ -140,7 +148,11 @@ func (m *member) destroyKey(ctx context.Context, q *rpc.Request) (any, error) {
 func (m *member) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
 	reply, err := destroyAll(ctx, m.keys, m.masterd)
 	if len(reply.Removed) > 0 || err != nil {
-		m.auditKeys(ctx, audit.KeysDestroyed, reply.Removed, err)
+		failed := err
+		if len(reply.Problems) > 0 {
+			failed = errors.Join(err, fmt.Errorf("%q", reply.Problems))
+		}
+		m.auditKeys(ctx, audit.KeysDestroyed, reply.Removed, failed)
 	}
 	if len(reply.Removed) > 0 {
 		m.log.Info("keys of the candidate role are destroyed", zap.Strings("files", reply.Removed))
@@ -149,10 +161,11 @@ func (m *member) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
 }
 
 func destroyAll(ctx context.Context, keys keyDir, masterd *localMasterd) (rpc.KeyDestroyReply, error) {
-	removed, sshErr := keys.destroy()
+	ssh := rpc.Destroyed(keys.destroy())
 	reply, err := masterd.destroyKeys(ctx)
-	reply.Removed = append(removed, reply.Removed...)
-	return reply, errors.Join(sshErr, err)
+	reply.Removed = append(ssh.Removed, reply.Removed...)
+	reply.Problems = append(ssh.Problems, reply.Problems...)
+	return reply, err
 }
 
 const (
@@ -160,7 +173,7 @@ const (
 	// a promotion is under way for seconds, and interrupted ones are repeated.
 	strayAge = 10 * time.Minute
 	// sweepRound is how often noded looks for such keys, and sweepRetry how
-	// soon it tries again to destroy what it could not.
+	// soon it first tries again to destroy what it could not.
 	sweepRound = time.Minute
 	sweepRetry = 2 * time.Second
 )
@@ -168,10 +181,13 @@ const (
 // sweepKeys destroys this node's keys when it loses the role, and those that
 // an interrupted promotion, or a crash before their destruction, left.
 func (m *member) sweepKeys(ctx context.Context) error {
+	retry := sweepRetry
 	for {
 		wait := sweepRound
-		if !m.sweepOnce(ctx) {
-			wait = sweepRetry
+		if m.sweepOnce(ctx) {
+			retry = sweepRetry
+		} else {
+			wait, retry = retry, min(2*retry, sweepRound)
 		}
 		if err := pause(ctx, wait, m.sweepNow); err != nil {
 			return err
@@ -239,7 +255,7 @@ func (m *member) hasStrayKeys() bool {
 // oldKeys reports whether there are keys, all of them older than the time.
 func (m *member) oldKeys(than time.Time) bool {
 	found := false
-	for _, p := range append(m.masterd.keyFiles(), m.keys.dir.PrivateFile()) {
+	for _, p := range m.keyFiles() {
 		changed, err := m.cfg.FileTime(p)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -250,4 +266,14 @@ func (m *member) oldKeys(than time.Time) bool {
 		found = true
 	}
 	return found
+}
+
+// keyFiles lists what lies here of a candidate's role, and could not be looked
+// for.
+func (m *member) keyFiles() []string {
+	m.keys.mu.Lock()
+	defer m.keys.mu.Unlock()
+	ssh, _ := m.keys.dir.Present()
+	masterd, _ := m.masterd.present()
+	return append(ssh, masterd...)
 }

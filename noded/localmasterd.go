@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -116,23 +117,29 @@ func (l *localMasterd) refound(ctx context.Context, r rpc.RefoundRequest) (rpc.R
 	return reply, l.explain(err)
 }
 
-// destroyKeys has masterd destroy its keys. If it does not run, noded removes
-// the files itself: it must not depend on masterd that a lost role loses its
-// keys. Under one that hangs it removes the keys alone, since the rest may be in
-// use, and tells that this was not all.
-func (l *localMasterd) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
-	ctx, cancel := context.WithTimeout(ctx, masterdWork)
+// destroyKeys has masterd destroy its keys. It must not depend on masterd that a
+// lost role loses them: noded removes the files itself if masterd does not run,
+// and otherwise what it left, by inability or by ill will. Under one that hangs
+// or fails it removes the keys alone, since the rest may be in use, and tells
+// that this was not all.
+func (l *localMasterd) destroyKeys(caller context.Context) (rpc.KeyDestroyReply, error) {
+	ctx, cancel := context.WithTimeout(caller, masterdWork)
 	defer cancel()
 	var reply rpc.KeyDestroyReply
 	err := l.client.Do(ctx, http.MethodPost, rpc.LocalKeysDestroy, struct{}{}, &reply)
 	switch {
 	case absent(err):
-		return l.remove(l.keyFiles())
-	case err != nil && errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		reply, err = l.remove([]string{l.at.SigningKey(), l.at.CandidateKey()})
-		reply.Problems = append(reply.Problems, "masterd does not answer: it may hold keys in memory until it is restarted, and its state is still on disk")
+		return l.remove(l.keyFiles()...), nil
+	case err == nil:
+		rest := l.remove(l.keyFiles()...)
+		rest.Removed = append(reply.Removed, rest.Removed...)
+		return rest, nil
+	case caller.Err() != nil || cluster.CodeOf(err) == cluster.CodeConflict:
+		return reply, err // nobody waits any more; or it has yet to hear of the loss, and is asked again
 	}
-	return reply, err
+	reply = l.remove(l.at.SigningKey(), l.at.CandidateKey())
+	reply.Problems = append(reply.Problems, fmt.Sprintf("masterd does not confirm: it may hold keys in memory until it is restarted, and its state is still on disk: %v", err))
+	return reply, nil
 }
 
 func (l *localMasterd) keyFiles() []string {
@@ -142,22 +149,25 @@ func (l *localMasterd) keyFiles() []string {
 	}
 }
 
-func (l *localMasterd) remove(files []string) (rpc.KeyDestroyReply, error) {
-	var reply rpc.KeyDestroyReply
+// remove removes files of masterd's folder, which belongs to masterd: nothing in
+// it is followed.
+func (l *localMasterd) remove(files ...string) rpc.KeyDestroyReply {
+	var names []string
 	for _, p := range files {
-		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err := os.RemoveAll(p); err != nil {
-			reply.Problems = append(reply.Problems, err.Error())
-			continue
-		}
-		reply.Removed = append(reply.Removed, p)
+		names = append(names, filepath.Base(p))
 	}
-	if err := atomicfile.SyncDir(l.at.MasterdDir()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return reply, err
+	return rpc.Destroyed(atomicfile.Erase(l.at.MasterdDir(), names...))
+}
+
+// present lists what lies in masterd's folder of a candidate's role.
+func (l *localMasterd) present() ([]string, error) {
+	found, err := atomicfile.Leftovers(l.at.MasterdDir())
+	for _, p := range l.keyFiles() {
+		if _, err := os.Lstat(p); err == nil {
+			found = append(found, p)
+		}
 	}
-	return reply, nil
+	return found, err
 }
 
 // tell gives masterd the view; it returns when masterd enforces it. A masterd

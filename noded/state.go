@@ -48,12 +48,14 @@ func (m *member) stateOfKeys(ctx context.Context, s *rpc.NodeState) {
 	ctx, cancel := context.WithTimeout(ctx, masterdTell)
 	defer cancel()
 	held, err := m.masterd.keys(ctx)
-	if err != nil {
-		// Without masterd its files still tell.
-		s.MasterKeys = m.oldKeys(farFuture)
-		return
+	if err != nil { // its files still tell
+		files, lookErr := m.masterd.present()
+		held.Present = len(files) > 0 || lookErr != nil
 	}
 	s.MasterKeys, s.Client = held.Present, held.Client
+	if !m.candidate(m.keeper.View()) {
+		s.KeyFiles = append(m.keyFiles(), m.keys.strays()...)
+	}
 }
 
 // farFuture is later than any file.

@@ -3,6 +3,7 @@ package rpc
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,6 +115,15 @@ type KeyDestroyReply struct {
 	Problems []string `json:"problems"`
 }
 
+// Destroyed makes the reply of what is removed and what remains.
+func Destroyed(removed []string, remains []error) KeyDestroyReply {
+	reply := KeyDestroyReply{Removed: removed}
+	for _, err := range remains {
+		reply.Problems = append(reply.Problems, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return reply
+}
+
 // SSHProbeRequest asks a candidate to authenticate by SSH to the targets,
 // without opening a session.
 type SSHProbeRequest struct {
@@ -159,12 +169,13 @@ type NodeState struct {
 	Client        []cluster.Digest `json:"client"` // installed candidate certificates
 	ServerEnds    time.Time        `json:"server_ends"`
 	IdentityEnds  time.Time        `json:"identity_ends"`
-	PrivateKey    bool             `json:"private_key"`    // root's key lies on this node
-	PublicKey     *cluster.SSHKey  `json:"public_key"`     // of it
-	MasterKeys    bool             `json:"master_keys"`    // masterd holds candidate keys
-	Authorized    []cluster.SSHKey `json:"authorized"`     // keys in the managed block
-	Foreign       []string         `json:"foreign"`        // fingerprints of former candidates' keys in foreign lines
-	BlockProblems []string         `json:"block_problems"` // why sshd would not honour the block
+	PrivateKey    bool             `json:"private_key"`         // root's key lies on this node
+	PublicKey     *cluster.SSHKey  `json:"public_key"`          // of it
+	MasterKeys    bool             `json:"master_keys"`         // masterd holds candidate keys
+	KeyFiles      []string         `json:"key_files,omitempty"` // of a node that is no candidate: what lies there of the role
+	Authorized    []cluster.SSHKey `json:"authorized"`          // keys in the managed block
+	Foreign       []string         `json:"foreign"`             // fingerprints of former candidates' keys in foreign lines
+	BlockProblems []string         `json:"block_problems"`      // why sshd would not honour the block
 	SSHUntil      time.Time        `json:"ssh_until"`
 	SSHSetup      bool             `json:"ssh_setup"`
 	MasterAddress *AddressState    `json:"master_address,omitempty"` // absent: the cluster has none

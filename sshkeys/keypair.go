@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
@@ -23,6 +24,8 @@ import (
 const (
 	privateName = "id"
 	publicName  = "id.pub"
+	nextName    = "id.next"
+	nextPublic  = "id.next.pub"
 )
 
 // maxKeyFile bounds what is read of a key file.
@@ -77,7 +80,7 @@ func (d KeyDir) Load() (cluster.SSHKey, error) {
 // Present lists the files of the pair, and leftovers of interrupted writes,
 // that exist. What is not on this list holds no key of ours.
 func (d KeyDir) Present() ([]string, error) {
-	var found []string
+	found, err := atomicfile.Leftovers(d.Path)
 	for _, name := range ownNames() {
 		path := filepath.Join(d.Path, name)
 		switch _, err := os.Lstat(path); {
@@ -87,46 +90,50 @@ func (d KeyDir) Present() ([]string, error) {
 			return found, fmt.Errorf("look for ssh key: %w", err)
 		}
 	}
+	return found, err
+}
+
+// Strays lists other files of the folder that hold a private key. They are not
+// ours to remove, and have no business there on a node without the role.
+func (d KeyDir) Strays() ([]string, error) {
+	entries, err := os.ReadDir(d.Path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("look for ssh key: %w", err)
+	}
+	var found []string
+	for _, e := range entries {
+		path := filepath.Join(d.Path, e.Name())
+		if e.Type().IsRegular() && !slices.Contains(ownNames(), e.Name()) && holdsPrivateKey(path) {
+			found = append(found, path)
+		}
+	}
 	return found, nil
 }
 
-// Destroy unlinks the pair and the leftovers of interrupted writes, makes that
-// durable, and returns the paths that it removed. A folder that is not there
-// holds nothing. Neither the folder nor a file is followed if it is a link.
-func (d KeyDir) Destroy() (removed []string, err error) {
-	dir, err := unix.Open(d.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+// holdsPrivateKey goes by the first line, which all forms of OpenSSH and PEM
+// have in common.
+func holdsPrivateKey(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("destroy ssh key: open folder %s: %w", d.Path, err)
+		return false
 	}
-	defer func() { err = errors.Join(err, unix.Close(dir)) }()
-	var errs []error
-	for _, name := range ownNames() {
-		switch err := unix.Unlinkat(dir, name, 0); {
-		case err == nil:
-			removed = append(removed, filepath.Join(d.Path, name))
-		case !errors.Is(err, fs.ErrNotExist):
-			errs = append(errs, fmt.Errorf("destroy ssh key: remove %s: %w", name, err))
-		}
-	}
-	// Also when nothing was removed: an earlier call may have been interrupted
-	// between the removal and its own sync.
-	if err := unix.Fsync(dir); err != nil {
-		errs = append(errs, fmt.Errorf("destroy ssh key: sync folder %s: %w", d.Path, err))
-	}
-	return removed, errors.Join(errs...)
+	defer func() { _ = f.Close() }()
+	head, err := io.ReadAll(io.LimitReader(f, 64))
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	return err == nil && bytes.HasPrefix(line, []byte("-----BEGIN ")) && bytes.Contains(line, []byte("PRIVATE KEY-----"))
 }
 
-// ownNames are all names that this package ever creates in the folder, the
-// private ones first.
-func ownNames() []string {
-	return []string{
-		privateName, filepath.Base(atomicfile.TempName(privateName)),
-		publicName, filepath.Base(atomicfile.TempName(publicName)),
-	}
+// Destroy unlinks the pair and the leftovers of interrupted writes, whatever
+// lies in their place, makes that durable, and returns the paths that it
+// removed and one error for each that remains. A folder that is not there
+// holds nothing. Neither the folder nor a file is followed if it is a link.
+func (d KeyDir) Destroy() (removed []string, remains []error) {
+	return atomicfile.Erase(d.Path, ownNames()...)
 }
+
+// ownNames are the names that this package gives to files in the folder, the
+// private ones first.
+func ownNames() []string { return []string{privateName, nextName, publicName, nextPublic} }
 
 func (d KeyDir) ensureFolder() error {
 	if err := os.MkdirAll(d.Path, 0o700); err != nil {
@@ -194,10 +201,28 @@ func (d KeyDir) generate(node cluster.NodeID) (ssh.Signer, error) {
 	}
 	text := pem.EncodeToMemory(block)
 	defer clear(text)
+	if err := d.makeWay(privateName); err != nil {
+		return nil, err
+	}
 	if err := atomicfile.Write(d.PrivateFile(), text, atomicfile.Durable(0o600)); err != nil {
 		return nil, err
 	}
 	return ssh.NewSignerFromKey(private)
+}
+
+// makeWay removes what a file cannot replace: a folder in its place, or in that
+// of its temporary file.
+func (d KeyDir) makeWay(name string) error {
+	for _, path := range []string{filepath.Join(d.Path, name), atomicfile.TempName(filepath.Join(d.Path, name))} {
+		info, err := os.Lstat(path)
+		if err != nil || !info.IsDir() {
+			continue // the write itself tells
+		}
+		if _, remains := atomicfile.Erase(d.Path, filepath.Base(path)); len(remains) > 0 {
+			return errors.Join(remains...)
+		}
+	}
+	return nil
 }
 
 // writePublic writes id.pub unless it is right already. Nothing reads it back:
@@ -208,6 +233,9 @@ func (d KeyDir) writePublic(k cluster.SSHKey, node cluster.NodeID) error {
 		if have, err := os.ReadFile(d.publicFile()); err == nil && bytes.Equal(have, want) {
 			return nil
 		}
+	}
+	if err := d.makeWay(publicName); err != nil {
+		return err
 	}
 	return atomicfile.Write(d.publicFile(), want, atomicfile.Durable(0o644))
 }

@@ -154,14 +154,22 @@ func TestG5DestroyRemovesEverythingOfOurs(t *testing.T) {
 	for _, path := range []string{d.PrivateFile(), d.publicFile()} {
 		writeFile(t, atomicfile.TempName(path), "left behind")
 	}
-	other := filepath.Join(d.Path, "id_admin")
+	writeFile(t, atomicfile.TempName(filepath.Join(d.Path, "id.older-release")), "left behind")
+	if err := os.MkdirAll(filepath.Join(d.Path, "id.next", "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	other, copied := filepath.Join(d.Path, "id_admin"), filepath.Join(d.Path, "id.bak")
 	writeFile(t, other, "mine")
-	if found, err := d.Present(); err != nil || len(found) != 4 {
+	writeFile(t, copied, readFile(t, d.PrivateFile()))
+	if found, err := d.Present(); err != nil || len(found) != 6 {
 		t.Fatalf("Present: %v, %v", found, err)
 	}
 	removed, err := d.Destroy()
-	if err != nil || len(removed) != 4 {
+	if err != nil || len(removed) != 6 {
 		t.Fatalf("Destroy: %v, %v", removed, err)
+	}
+	if found, err := d.Strays(); err != nil || !slices.Equal(found, []string{copied}) {
+		t.Errorf("Strays: %v, %v", found, err)
 	}
 	if found, err := d.Present(); err != nil || len(found) != 0 {
 		t.Fatalf("Present after Destroy: %v, %v", found, err)
@@ -212,6 +220,12 @@ func TestEnsureReplacesUnusable(t *testing.T) {
 		"garbage": func() error { return os.WriteFile(d.PrivateFile(), []byte("x"), 0o600) },
 		"empty":   func() error { return os.WriteFile(d.PrivateFile(), nil, 0o600) },
 		"link":    func() error { return os.Symlink(target, d.PrivateFile()) },
+		"folder":  func() error { return os.MkdirAll(filepath.Join(d.PrivateFile(), "a", "b"), 0o700) },
+		"folders": func() error {
+			return errors.Join(os.MkdirAll(filepath.Join(d.PrivateFile(), "a"), 0o700),
+				os.MkdirAll(filepath.Join(atomicfile.TempName(d.PrivateFile()), "a"), 0o700),
+				os.RemoveAll(d.publicFile()), os.MkdirAll(filepath.Join(d.publicFile(), "a"), 0o700))
+		},
 	} {
 		if err := os.RemoveAll(d.PrivateFile()); err != nil {
 			t.Fatal(err)

@@ -292,12 +292,26 @@ func TestG10WithoutSSHNoKeyEnters(t *testing.T) {
 }
 
 // TestDestructionProblemsAreTold and do not fail the job: the keys open nothing.
-func TestDestructionProblemsAreTold(t *testing.T) {
-	w := newWorld(t, 4, 3)
-	w.at(3).problems = []string{"remove /x: read-only file system"}
-	j := w.finish(w.submit(modify(3, `"master_candidate":false,"auto_promote":true`)))
-	if j.Status != state.JobSuccess || !strings.Contains(logOf(j), "read-only file system") {
-		t.Errorf("job is %s, log %q", j.Status, logOf(j))
+// TestG5DestructionIsTold: however a role is lost, the job names the node that
+// could not be asked to destroy its keys, and the file that remained on one.
+func TestG5DestructionIsTold(t *testing.T) {
+	for name, op := range map[string]string{
+		"demote": modify(3, `"master_candidate":false,"auto_promote":true`), "drain": modify(3, `"drained":true,"auto_promote":true`),
+		"offline": modify(3, `"offline":true,"auto_promote":true`), "remove": remove(3), "readd": readd(3),
+	} {
+		for state, spoil := range map[string]func(m *machine){
+			"remove /x/id: operation not permitted": func(m *machine) { m.problems = []string{"remove /x/id: operation not permitted"} },
+			"no route to host":                      func(m *machine) { m.up = false },
+			"":                                      func(*machine) {},
+		} {
+			w := newWorld(t, 4, 3)
+			spoil(w.at(3))
+			j := w.finish(w.submit(op))
+			told := strings.Contains(logOf(j), "WARNING: node node3.lab.test") && strings.Contains(logOf(j), state)
+			if j.Status != "success" || told != (state != "") {
+				t.Errorf("%s, %q: job is %s, log %q", name, state, j.Status, logOf(j))
+			}
+		}
 	}
 }
 

@@ -436,11 +436,17 @@ func (r *run) destroy(ctx context.Context, left *resume) error {
 		return nil // an earlier master got as far as to give it new keys
 	}
 	reply, err := r.c.KeyDestroy(ctx, left.Node.UUID)
+	return Remains(left.Node.Name, reply, err)
+}
+
+// Remains tells what is left of a node's keys, as far as its answer says; nil:
+// nothing.
+func Remains(node cluster.Name, reply rpc.KeyDestroyReply, err error) error {
 	if err != nil {
-		return fmt.Errorf("node %s has not confirmed that its keys are destroyed; they open nothing any more: %w", left.Node.Name, err)
+		return fmt.Errorf("node %s has not confirmed that its keys are destroyed; they open nothing any more: %w", node, err)
 	}
 	if len(reply.Problems) > 0 {
-		return fmt.Errorf("node %s could not destroy all its keys, which open nothing any more: %s", left.Node.Name, strings.Join(reply.Problems, "; "))
+		return fmt.Errorf("node %s could not destroy all its keys, which open nothing any more: %s", node, strings.Join(reply.Problems, "; "))
 	}
 	return nil
 }

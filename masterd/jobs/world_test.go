@@ -227,10 +227,13 @@ func (w *world) Dismiss(ctx context.Context, gone *state.Node) error {
 		}
 		m := w.machines[gone.UUID]
 		if !m.up {
-			return errors.New("no route to host")
+			return fmt.Errorf("node %s was not told: no route to host", gone.Name)
 		}
 		m.dismissed = true
-		return nil
+		if !gone.Flags.MasterCandidate {
+			return nil
+		}
+		return Remains(gone.Name, rpc.KeyDestroyReply{Problems: m.problems}, nil)
 	})
 }
 

@@ -103,6 +103,9 @@ func (c *check) keys() {
 		if entry == nil && a.MasterKeys {
 			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but holds candidate keys", n.Name)
 		}
+		if entry == nil && len(a.KeyFiles) > 0 {
+			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but these key files lie on it: %s", n.Name, strings.Join(a.KeyFiles, ", "))
+		}
 		if entry != nil && !a.MasterKeys {
 			c.node(n, CodeNodeKey, "Master candidate '%s' holds no candidate keys", n.Name)
 		}

@@ -140,6 +140,10 @@ func TestG5FaultsAreFound(t *testing.T) {
 			[]string{"ERROR:ENODEKEY:node:" + n2 + ":Master candidate '" + n2 + "' holds no candidate keys"},
 		},
 		{
+			"files of the role on a normal node", func(f *field) { f.at(4).KeyFiles = []string{"/x/id", "/x/signing.key"} },
+			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but these key files lie on it: /x/id, /x/signing.key"},
+		},
+		{
 			"private key on a normal node", func(f *field) { f.at(4).PrivateKey = true },
 			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but root's private cluster key lies on it"},
 		},
