@@ -157,6 +157,9 @@ func (r *reach) ends(id cluster.NodeID, lease, sshLease time.Duration, now time.
 			rpcUntil = t
 		}
 	}
+	if c.ack.SSHCommand {
+		return rpcUntil, rpcUntil // its sshd asks a noded that then refuses
+	}
 	sshUntil = c.ack.SSHUntil
 	// A fresh node sets the expiry anew at half-life, and when keys change.
 	if !sshUntil.IsZero() && (rpcUntil.After(sshUntil.Add(-sshLease/2)) || r.told.Newer(c.ack.Version)) {
@@ -172,6 +175,12 @@ func (r *reach) bounds(n *state.Node, p state.Params, now time.Time) state.Unrea
 	u := state.Unreachable{Node: string(n.Name), RPCUntil: stamp(rpcUntil), SSHUntil: stamp(sshUntil)}
 	if p.Policy == cluster.PolicyBestEffort {
 		u.RPCUntil = nil // it serves on without news
+	}
+	if r.of(n.UUID).ack.SSHCommand {
+		u.SSHUntil = u.RPCUntil
+		if p.SSH().Authorize != cluster.AuthorizeCommand { // it may have heard so
+			u.SSHUntil = stamp(rpcUntil.Add(time.Duration(p.SSHLeaseSeconds) * time.Second))
+		}
 	}
 	if !p.SSHSetup || sshUntil.IsZero() {
 		u.SSHUntil = nil // Rolekey wrote no key there, or none with an expiry

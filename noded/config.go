@@ -45,6 +45,8 @@ type Config struct {
 	Gossip      gossip.Network
 	FileTime    func(path string) (time.Time, error) // when a file was changed, by the same clock as Now
 	Kernel      masterip.Kernel                      // puts the cluster address onto a device
+	Program     string                               // that sshd asks with; empty: this one
+	ReloadSSHD  func(ctx context.Context, pidFile string) error
 
 	askSSHPort bool // sshd may know better than the default
 }
@@ -162,6 +164,13 @@ func (c *Config) world() {
 	}
 	if c.DialLocal == nil {
 		c.DialLocal = paths.DialUnix
+	}
+	if c.Program == "" {
+		c.Program = programPath()
+	}
+	if c.ReloadSSHD == nil {
+		own := c.Paths.Root == "" // otherwise other nodes' sshd runs here too
+		c.ReloadSSHD = func(_ context.Context, pidFile string) error { return reloadSSHD(pidFile, own) }
 	}
 	if c.FileTime == nil {
 		c.FileTime = fileTime

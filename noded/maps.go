@@ -96,8 +96,11 @@ func (m *member) hear(ctx context.Context, n firstNews) {
 func (m *member) ack(a candmap.Ack) rpc.MapAck {
 	r := rpc.MapAck{
 		Node: m.id.Node, Version: a.Version, Hash: a.Hash, Durable: a.Durable, Fresh: a.Fresh,
-		SSHUntil: m.ssh.expires(), Missing: a.Missing, Problems: a.Problems,
+		SSHUntil: m.sshUntil(), Missing: a.Missing, Problems: a.Problems,
 	}
+	var problems []string
+	r.SSHCommand, problems = m.asked()
+	r.Problems = append(r.Problems, problems...)
 	if v := m.keeper.View(); v.Map != nil {
 		r.LeaseUntil = m.keeper.Lease().Until(v.Map.Lease())
 	}

@@ -27,6 +27,7 @@ type Daemon struct {
 	log     *zap.Logger
 	audit   *audit.Log
 	ssh     *sshFinder
+	command *sshCommand
 	keys    keyDir
 	masterd *localMasterd
 
@@ -67,6 +68,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.audit = audit.New(audit.Config{Path: cfg.Paths.NodedAudit(), Daemon: "noded", Now: cfg.now, Log: d.log.Named("audit")}).
 		With(d.nodeName, d.heldVersion)
 	d.ssh = &sshFinder{cfg: &d.cfg, log: d.log}
+	d.command = &sshCommand{cfg: &d.cfg, finder: d.ssh, log: d.log, step: d.step}
 	d.keys, d.masterd = newKeyDir(cfg.Paths), newLocalMasterd(cfg.Paths, cfg.DialLocal)
 	return d, nil
 }
@@ -101,6 +103,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 func (d *Daemon) Reload() {
 	d.audit.Reopen()
 	d.ssh.forget()
+	d.command.forget()
 	if m := d.current(); m != nil {
 		m.news.ring()
 	}

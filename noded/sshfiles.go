@@ -20,13 +20,14 @@ import (
 // sshFiles keeps the SSH files of this machine in step with the map. It is
 // their one writer.
 type sshFiles struct {
-	at     paths.Layout
-	self   identity
-	bind   netip.Addr
-	finder *sshFinder
-	log    *zap.Logger
-	audit  *audit.Log
-	now    func() time.Time
+	at      paths.Layout
+	self    identity
+	bind    netip.Addr
+	finder  *sshFinder
+	command *sshCommand
+	log     *zap.Logger
+	audit   *audit.Log
+	now     func() time.Time
 
 	mu      sync.Mutex
 	until   time.Time // expiry-time in authorized_keys; zero: none is known
@@ -74,7 +75,11 @@ func authorized(m *candmap.Map) []sshkeys.Authorized {
 func (s *sshFiles) authorize(ctx context.Context, v *candmap.View, t trust) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.problem = s.authorizeLocked(ctx, v, t)
+	for range 3 { // sshd may be told to ask noded from now on, or not any more
+		if s.problem = s.authorizeLocked(ctx, v, t); s.problem != nil || !s.command.follow(ctx, v, s.self.Node) {
+			break
+		}
+	}
 	return s.problem
 }
 
@@ -87,6 +92,9 @@ func (s *sshFiles) authorizeLocked(ctx context.Context, v *candmap.View, t trust
 		return err
 	}
 	list := authorized(v.Map.Map)
+	if s.command.answers(v, set) {
+		list = nil
+	}
 	keys := fmt.Sprintf("%v", list)
 	until := s.expiry(v.Map.Map, t, keys != s.keys)
 	if len(list) == 0 {
@@ -212,6 +220,9 @@ func (s *sshFiles) remove(ctx context.Context) error {
 	defer s.mu.Unlock()
 	set, err := s.finder.get(ctx)
 	if err != nil {
+		return err
+	}
+	if err := s.command.withdraw(ctx); err != nil {
 		return err
 	}
 	empty, err := sshkeys.AuthorizedBlock(s.self.Cluster, nil, time.Time{}, set.options)

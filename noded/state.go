@@ -18,7 +18,7 @@ func (m *member) serveState(ctx context.Context, _ *rpc.Request) (any, error) {
 	s := rpc.NodeState{
 		Node: m.id.Node, Name: m.name(), Software: buildinfo.Version(), Time: m.cfg.now().UTC(),
 		Version: v.At(), Fresh: m.keeper.Fresh(), Forks: m.keeper.Forks(), Refusals: m.server.Refusals(),
-		SSHSetup: wantsSSH(v), SSHUntil: m.ssh.expires(),
+		SSHSetup: wantsSSH(v), SSHUntil: m.sshUntil(),
 	}
 	if v.Map != nil {
 		s.Hash, s.LeaseSeconds, s.Policy = v.Map.Hash, v.Map.LeaseSeconds, v.Map.Policy
@@ -31,6 +31,7 @@ func (m *member) serveState(ctx context.Context, _ *rpc.Request) (any, error) {
 	m.stateOfKeys(ctx, &s)
 	m.stateOfAddress(&s)
 	m.ssh.state(ctx, v, &s)
+	m.stateOfAsking(v, &s)
 	return s, nil
 }
 

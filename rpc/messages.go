@@ -58,6 +58,10 @@ type MapAck struct {
 	SSHUntil   time.Time        `json:"ssh_until"`   // expiry-time written to authorized_keys; zero: none
 	Missing    []cluster.Digest `json:"missing"`     // roster documents that it lacks
 	Problems   []string         `json:"problems"`    // enforced, but something else went wrong
+
+	// SSHCommand tells that sshd asks noded at each login. SSHUntil is then when
+	// noded stops letting keys in.
+	SSHCommand bool `json:"ssh_command,omitempty"`
 }
 
 // MapPull answers MethodMapGet: what the node can prove after the version asked for.
@@ -178,6 +182,7 @@ type NodeState struct {
 	BlockProblems []string         `json:"block_problems"`      // why sshd would not honour the block
 	SSHUntil      time.Time        `json:"ssh_until"`
 	SSHSetup      bool             `json:"ssh_setup"`
+	SSHCommand    bool             `json:"ssh_command,omitempty"`    // sshd asks noded at each login
 	MasterAddress *AddressState    `json:"master_address,omitempty"` // absent: the cluster has none
 	Refusals      map[string]int64 `json:"refusals"`                 // by reason, since start
 }

@@ -130,6 +130,9 @@ func (l Layout) MasterdSock() string { return l.In("/run/rolekey/masterd.sock") 
 // SSHDropIn tells root's ssh client which key, port and host key to use.
 func (l Layout) SSHDropIn() string { return l.In("/etc/ssh/ssh_config.d/50-rolekey.conf") }
 
+// SSHDDropIn tells sshd to ask noded for keys.
+func (l Layout) SSHDDropIn() string { return l.In("/etc/ssh/sshd_config.d/50-rolekey.conf") }
+
 // SSHDConfig is the configuration of the machine's sshd.
 func (l Layout) SSHDConfig() string { return l.In("/etc/ssh/sshd_config") }
 

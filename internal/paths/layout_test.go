@@ -31,6 +31,7 @@ func TestLayout(t *testing.T) {
 		{"", Layout.NodedSock, "/run/rolekey/noded.sock"},
 		{"", Layout.MasterdSock, "/run/rolekey/masterd.sock"},
 		{"", Layout.SSHDropIn, "/etc/ssh/ssh_config.d/50-rolekey.conf"},
+		{"", Layout.SSHDDropIn, "/etc/ssh/sshd_config.d/50-rolekey.conf"},
 		{"", Layout.RootHome, "/root"},
 		{"/", Layout.NodedSock, "/run/rolekey/noded.sock"},
 		{"/srv/a b", Layout.NodedSock, "/srv/a b/run/rolekey/noded.sock"},

@@ -108,7 +108,7 @@ to the daemon that runs on this machine.`,
 	cmd.SetVersionTemplate("noded {{.Version}}\n")
 	cmd.PersistentFlags().StringVar(&root, "root", os.Getenv("ROLEKEY_ROOT"), "folder that stands for / (default $ROLEKEY_ROOT)")
 	cmd.Flags().BoolVar(&check, "check-config", false, "check noded.toml and exit")
-	cmd.AddCommand(joinCommand(&root, std), leaveCommand(&root), trustCommand(&root, std), peersCommand(&root, std), statusCommand(&root, std))
+	cmd.AddCommand(joinCommand(&root, std), leaveCommand(&root), trustCommand(&root, std), peersCommand(&root, std), statusCommand(&root, std), authorizedKeysCommand(&root, std))
 	return cmd
 }
 
