@@ -107,7 +107,7 @@ func (m *member) maintainSSH(ctx context.Context) error {
 // endExpired ends the sessions that outlived the expiry of their keys: sshd
 // looks at it at the login only.
 func (m *member) endExpired(v *candmap.View) {
-	until := m.sshUntil()
+	until := m.sessionsUntil()
 	if until.IsZero() || m.cfg.now().Before(until) {
 		return
 	}

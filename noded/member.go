@@ -62,6 +62,7 @@ type member struct {
 	undone   atomic.Bool   // calls of a revoked peer still ran at the last look
 	heard    atomic.Bool   // the map has been fresh in this run
 	serial   atomic.Uint64
+	began    time.Time
 }
 
 // liveCert is a certificate in use, which renewal replaces.
@@ -95,7 +96,7 @@ func (c *liveCert) identity() (pki.Identity, error) { return pki.Identify(c.pair
 // it.
 func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m := &member{
-		cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, step: d.step, keys: d.keys, certs: map[string]*liveCert{}, hooks: newHooks(d.cfg.Paths),
+		began: d.cfg.now(), cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, step: d.step, keys: d.keys, certs: map[string]*liveCert{}, hooks: newHooks(d.cfg.Paths),
 		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })

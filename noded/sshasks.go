@@ -130,6 +130,23 @@ func (m *member) sshUntil() time.Time {
 	return m.keeper.Lease().Until(v.Map.Lease())
 }
 
+// expiredGrace is how long sessions outlive a restart of noded that has not
+// heard anything yet.
+const expiredGrace = 10 * time.Second
+
+// sessionsUntil is when sessions opened by the cluster's keys are ended. Zero:
+// not by the time.
+func (m *member) sessionsUntil() time.Time {
+	until := m.sshUntil()
+	if asks, _ := m.ssh.command.state(); !asks || until.IsZero() {
+		return until
+	}
+	if grace := m.began.Add(expiredGrace); until.Before(grace) {
+		return grace
+	}
+	return until
+}
+
 // stateOfAsking tells which keys noded lets in when sshd asks, as if they stood
 // in authorized_keys.
 func (m *member) stateOfAsking(v *candmap.View, s *rpc.NodeState) {
