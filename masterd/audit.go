@@ -92,6 +92,19 @@ func (c committed) event() (audit.Event, bool) {
 		e.After = audit.Values{"record": b.Record.String(), "uuid": b.Node.String()}
 	case state.ParamsChange:
 		e.Before, e.After = changed(c.before.Params, c.after.Params)
+	case state.RAPIUserChange:
+		e.Target = b.Name
+		if u := c.before.RAPI.User(b.Name); u != nil {
+			e.Before = audit.Values{"permission": string(u.Permission)}
+		}
+		if u := c.after.RAPI.User(b.Name); u != nil {
+			e.After = audit.Values{"permission": string(u.Permission)}
+		}
+	case state.RAPIAdminChange:
+		e.Target = b.Name
+		if !b.Digest.IsZero() {
+			e.After = audit.Values{"permission": string(b.Permission), "digest": b.Digest.String()}
+		}
 	case state.SetVoters:
 		e.Before, e.After = audit.Values{"voters": voterNames(c.before)}, audit.Values{"voters": voterNames(c.after)}
 	case state.SetMaster:

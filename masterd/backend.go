@@ -73,6 +73,16 @@ func (d *Daemon) Submit(ctx context.Context, ops []json.RawMessage, summary []st
 	return m.submit(ctx, ops, summary, actor, request)
 }
 
+// Change implements rapi.Backend.
+func (d *Daemon) Change(ctx context.Context, kind string, body any, actor, request string) error {
+	m, err := d.running()
+	if err != nil {
+		return err
+	}
+	_, err = m.Change(ctx, kind, body, actor, request)
+	return err
+}
+
 // DrainQueue implements rapi.Backend. It is no job: a drained queue takes none.
 // What the cluster itself has to do goes on.
 func (d *Daemon) DrainQueue(ctx context.Context, drained bool, actor, request string) error {

@@ -32,6 +32,8 @@ type Backend interface {
 	Archive(ctx context.Context, jobIDs []int64, actor, request string) error
 	// DrainQueue makes the queue refuse, or take, new jobs.
 	DrainQueue(ctx context.Context, drained bool, actor, request string) error
+	// Change commits a change that is no job.
+	Change(ctx context.Context, kind string, body any, actor, request string) error
 	// Admit makes an admission string.
 	Admit(ctx context.Context, spec AdmitSpec) (AdmitResult, error)
 	// RevokeAdmission makes an admission string worthless.

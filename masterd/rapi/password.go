@@ -19,6 +19,7 @@ const Realm = "Ganeti Remote API"
 const (
 	maxPassword = 72 // bytes; bcrypt overlooks what follows
 	minPassword = 8
+	maxCost     = 14      // of a hash: a second of a processor for each login
 	ha1Scheme   = "{HA1}" // before a bcrypt hash: it is of the HA1 hash in lower-case hex
 )
 
@@ -54,6 +55,16 @@ func hash(scheme string, text []byte) (cluster.Secret, error) {
 		return cluster.Secret{}, fmt.Errorf("hash password: %w", err)
 	}
 	return cluster.NewSecret(append([]byte(scheme), h...)), nil
+}
+
+// CheckHash refuses what is no hash of this package.
+func CheckHash(kept cluster.Secret) error {
+	h := bytes.TrimPrefix(kept.Reveal(), []byte(ha1Scheme))
+	cost, err := bcrypt.Cost(h)
+	if err != nil || cost > maxCost {
+		return fmt.Errorf("the password hash is not bcrypt's, or of a cost over %d", maxCost)
+	}
+	return nil
 }
 
 // fits compares a password with what is kept of it. The time that it takes

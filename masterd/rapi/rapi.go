@@ -106,6 +106,12 @@ func (a *api) routes() []route {
 		{"GET", "/2/admissions", a.admissions, admin},
 		{"POST", "/2/admissions", a.admit, admin},
 		{"DELETE", "/2/admissions/{id}", a.revoke, admin},
+		{"GET", "/2/users", a.users, admin},
+		{"PUT", "/2/users/{name}", a.setUser, admin},
+		{"DELETE", "/2/users/{name}", a.removeUser, admin},
+		{"GET", "/2/administrators", a.administrators, admin},
+		{"PUT", "/2/administrators/{name}", a.setAdministrator, admin},
+		{"DELETE", "/2/administrators/{name}", a.removeAdministrator, admin},
 	}
 }
 

@@ -24,6 +24,7 @@ type app struct {
 	out, err io.Writer
 	now      func() time.Time
 	root     string
+	far      remoteFlags
 	asJSON   bool
 	client   *client
 }
@@ -62,6 +63,7 @@ func (a *app) prepare(cmd *cobra.Command) {
 	cmd.SetOut(a.out)
 	cmd.SetErr(a.err)
 	cmd.PersistentFlags().StringVar(&a.root, "root", "", "work below this folder instead of / (default: $ROLEKEY_ROOT)")
+	a.far.flags(cmd.PersistentFlags())
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%v\nSee '%s --help'", err, c.CommandPath())
 	})
@@ -84,6 +86,14 @@ func (a *app) connect() error {
 			return fmt.Errorf("find root folder: %w", err)
 		}
 		at.Root = root
+	}
+	far, err := a.far.chosen()
+	if err != nil {
+		return err
+	}
+	if far != nil {
+		a.client, err = newRemoteClient(at, far)
+		return err
 	}
 	a.client = newClient(at)
 	return nil

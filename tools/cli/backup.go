@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"rolekey/internal/atomicfile"
-	"rolekey/internal/paths"
 	"rolekey/masterd/backup"
 	"rolekey/pki"
 	"rolekey/rpc"
@@ -63,7 +62,7 @@ func (a *app) backup(ctx context.Context, path string, recipients []string) erro
 	var about rpc.BackupReply
 	receive := func(w io.Writer) error {
 		c := rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) {
-			return paths.DialUnix(ctx, a.client.at.MasterdSock())
+			return a.client.dialLocal(ctx, a.client.at.MasterdSock())
 		})
 		defer c.Close()
 		return c.Stream(ctx, http.MethodPost, rpc.LocalBackup, rpc.BackupRequest{Recipients: to}, &about, w)

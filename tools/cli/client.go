@@ -21,14 +21,16 @@ import (
 // maxAnswer bounds what is read from the daemon: all jobs in one answer.
 const maxAnswer = 256 << 20
 
-// client speaks RAPI on masterd's socket.
+// client speaks RAPI on masterd's socket, or over the network.
 type client struct {
-	at   paths.Layout
-	http http.Client
+	at     paths.Layout
+	http   http.Client
+	base   string // scheme and host
+	remote bool
 }
 
 func newClient(at paths.Layout) *client {
-	c := &client{at: at}
+	c := &client{at: at, base: "http://masterd"}
 	c.http.Transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return paths.DialUnix(ctx, at.MasterdSock())
@@ -76,7 +78,7 @@ func (c *client) send(ctx context.Context, verb, path string, in any) (*http.Res
 		}
 		body = bytes.NewReader(text)
 	}
-	r, err := http.NewRequestWithContext(ctx, verb, "http://masterd"+path, body)
+	r, err := http.NewRequestWithContext(ctx, verb, c.base+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
@@ -124,6 +126,9 @@ func (c *client) unanswered(ctx context.Context, cause error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if c.remote {
+		return c.unreached(cause)
+	}
 	if errors.Is(cause, os.ErrPermission) {
 		return mustBeRoot()
 	}
@@ -154,7 +159,7 @@ func (c *client) hasNoMap() bool {
 // noded is a client of the local node daemon.
 func (c *client) noded() *rpc.LocalClient {
 	return rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) {
-		return paths.DialUnix(ctx, c.at.NodedSock())
+		return c.dialLocal(ctx, c.at.NodedSock())
 	}, 0, uint32(os.Geteuid()))
 }
 

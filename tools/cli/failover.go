@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"rolekey/internal/paths"
 	"rolekey/masterd/rapi/wire"
 	"rolekey/rpc"
 )
@@ -103,7 +102,7 @@ func (a *app) mayTakeOver(ctx context.Context) error {
 
 // masterd is a client of what masterd's socket offers beside RAPI.
 func (c *client) masterd() *rpc.LocalClient {
-	return rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) { return paths.DialUnix(ctx, c.at.MasterdSock()) })
+	return rpc.NewLocalClient(func(ctx context.Context) (net.Conn, error) { return c.dialLocal(ctx, c.at.MasterdSock()) })
 }
 
 // explained words why a local call failed: nobody may listen there.

@@ -175,6 +175,12 @@ func (b *Backend) DrainQueue(_ context.Context, drained bool, _, _ string) error
 	return err
 }
 
+// Change implements rapi.Backend.
+func (b *Backend) Change(_ context.Context, kind string, body any, _, _ string) error {
+	_, err := b.try(kind, body)
+	return err
+}
+
 // Archive implements rapi.Backend.
 func (b *Backend) Archive(_ context.Context, ids []int64, _, _ string) error {
 	_, err := b.try(state.KindJobArchive, state.JobArchive{IDs: ids})
