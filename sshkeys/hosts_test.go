@@ -132,7 +132,7 @@ func TestClientConfigBySSH(t *testing.T) {
 	mkdir(t, dir, 0o700)
 	me := currentUser(t).Username
 	c := ClientConfig{LocalUser: me, Identity: filepath.Join(dir, "id"), KnownHosts: filepath.Join(dir, "known_hosts"), Bind: netip.MustParseAddr("192.0.2.100")}
-	hosts := []Host{host("n2.example", 2222, "192.0.2.2", "192.0.2.22"), host("n1.example", 22, "192.0.2.1"), host("n6.example", 22, "2001:db8::6")}
+	hosts := []Host{host("n2.example", 2222, "192.0.2.2", "192.0.2.22"), host("n1.example", 22, "192.0.2.1"), host("n6.example", 22, "2001:db8::6"), host("n46.example", 22, "192.0.2.46", "2001:db8::46"), host("n64.example", 22, "2001:db8::64", "192.0.2.64")}
 	path := filepath.Join(dir, "d", "50-rolekey.conf")
 	text, err := c.Render(hosts)
 	if err != nil {
@@ -152,6 +152,11 @@ func TestClientConfigBySSH(t *testing.T) {
 		{"192.0.2.22", "192.0.2.22", "2222", "n2.example", "192.0.2.100"},
 		{"n1.example", "192.0.2.1", "22", "n1.example", "192.0.2.100"},
 		{"n6.example", "2001:db8::6", "22", "n6.example", ""},
+		{"n46", "192.0.2.46", "22", "n46.example", "192.0.2.100"},
+		{"192.0.2.46", "192.0.2.46", "22", "n46.example", "192.0.2.100"},
+		{"2001:db8::46", "2001:db8::46", "22", "n46.example", ""},
+		{"n64.example", "2001:db8::64", "22", "n64.example", ""},
+		{"192.0.2.64", "192.0.2.64", "22", "n64.example", "192.0.2.100"},
 	} {
 		got := sshG(t, path, w.dest)
 		want := map[string]string{

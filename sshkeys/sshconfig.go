@@ -30,7 +30,7 @@ type ClientConfig struct {
 	KnownHosts string
 	// Bind, if valid, is the local address to connect from. It should be one
 	// of the node's own addresses, which are the ones that others let in. It
-	// is left out for hosts whose first address is of the other family.
+	// is left out for addresses of the other family.
 	Bind netip.Addr
 }
 
@@ -93,14 +93,25 @@ func shortNames(hosts []Host) map[cluster.Name]string {
 func (c ClientConfig) stanza(out *bytes.Buffer, h Host, names []string, common string) {
 	local := orRoot(c.LocalUser)
 	fmt.Fprintf(out, "\nMatch localuser %s host %s\n\tHostName %s\n", local, strings.Join(names, ","), h.Addresses[0])
+	var bound []string // by what names and addresses ssh can come from Bind
+	if c.Bind.IsValid() && c.Bind.Is4() == h.Addresses[0].Is4() {
+		bound = slices.Clone(names)
+	}
 	for _, a := range h.Addresses {
 		names = append(names, a.String())
+		if c.Bind.IsValid() && c.Bind.Is4() == a.Is4() {
+			bound = append(bound, a.String())
+		}
 	}
 	fmt.Fprintf(out, "Match localuser %s host %s\n", local, strings.Join(names, ","))
 	fmt.Fprintf(out, "\tPort %d\n\tHostKeyAlias %s\n%s", h.Port, h.Name, common)
-	if c.Bind.IsValid() && c.Bind.Is4() == h.Addresses[0].Is4() {
-		fmt.Fprintf(out, "\tBindAddress %s\n", c.Bind)
+	if len(bound) == 0 {
+		return
 	}
+	if len(bound) < len(names) {
+		fmt.Fprintf(out, "Match localuser %s host %s\n", local, strings.Join(bound, ","))
+	}
+	fmt.Fprintf(out, "\tBindAddress %s\n", c.Bind)
 }
 
 // common renders what is the same for every host.
