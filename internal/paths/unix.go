@@ -220,16 +220,20 @@ func PeerUID(conn net.Conn) (uint32, error) {
 		return 0, fmt.Errorf("read peer credentials: %w", err)
 	}
 	var cred *unix.Ucred
-	var credErr error
+	var family int
+	var familyErr, credErr error
 	err = raw.Control(func(fd uintptr) {
+		family, familyErr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN)
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
-	if err := errors.Join(err, credErr); err != nil {
+	if err := errors.Join(err, familyErr, credErr); err != nil {
 		return 0, fmt.Errorf("read peer credentials: %w", err)
 	}
-	// For a socket that is not Unix the kernel answers with nobody.
-	if cred.Pid == 0 {
-		return 0, errors.New("read peer credentials: the kernel does not know the peer")
+	// For a socket that is not Unix the kernel answers with nobody. The process
+	// id tells nothing: it is 0 for a peer outside of our pid namespace, as the
+	// machine's root is for a daemon in a container.
+	if family != unix.AF_UNIX {
+		return 0, errors.New("read peer credentials: not a Unix socket")
 	}
 	return cred.Uid, nil
 }
