@@ -25,12 +25,13 @@ type Config struct {
 	// that ran are replaced. Empty means a temporary folder, which goes with
 	// the cluster.
 	Dir string
-	// Isolation is IsolationLoopback, which is also the default.
+	// Isolation is IsolationLoopback, which is also the default, or
+	// IsolationNetns, which needs root and answers ErrNeedsRoot without.
 	Isolation string
 	// Bin holds noded, masterd and the commands. The default is bin/ of the
 	// repository around the working directory.
 	Bin string
-	// Ports default to Rolekey's own, and 2222 for sshd.
+	// Ports default to Rolekey's own, and for sshd to 2222 with loopback.
 	Ports cluster.Ports
 	// CandidatePoolSize, MapLease and InitArgs go to gnt-cluster init; zero
 	// values leave its defaults.
@@ -70,13 +71,20 @@ func (c Config) withDefaults() (Config, error) {
 	case "", IsolationLoopback:
 		c.Isolation = IsolationLoopback
 	case IsolationNetns:
-		return c, errors.New("isolation netns is not part of this release: use loopback")
+		if os.Geteuid() != 0 {
+			return c, ErrNeedsRoot
+		}
+		if c.NoNamespaces {
+			return c, errors.New("isolation netns is nothing without namespaces: use loopback")
+		}
 	default:
-		return c, fmt.Errorf("isolation %q: want loopback", c.Isolation)
+		return c, fmt.Errorf("isolation %q: want loopback or netns", c.Isolation)
 	}
 	if c.Ports == (cluster.Ports{}) {
 		c.Ports = cluster.DefaultPorts
-		c.Ports.SSH = 2222
+		if c.Isolation == IsolationLoopback {
+			c.Ports.SSH = 2222
+		}
 	}
 	if !c.Ports.Valid() {
 		return c, errors.New("ports: one is missing or used twice")

@@ -54,7 +54,7 @@ func (h *holder) startDaemon(ctx context.Context, n *node, d *daemon) error {
 	c.files = []*os.File{null, log, log}
 	var ready *notifySocket
 	if d.name != SSHD {
-		if ready, err = listenNotify(); err != nil {
+		if ready, err = listenNotify(n, d.name); err != nil {
 			return err
 		}
 		c.env = append(c.env, "NOTIFY_SOCKET="+ready.address)
@@ -72,17 +72,20 @@ func (h *holder) startDaemon(ctx context.Context, n *node, d *daemon) error {
 }
 
 func (h *holder) daemonCommand(n *node, name string) command {
+	if n.machine != nil {
+		return h.machineCommand(n, name)
+	}
 	if name == SSHD {
 		// In the foreground; stderr is the log.
 		argv := []string{h.tools.SSHD, "-D", "-e", "-f", filepath.Join(n.Root, "etc/ssh/sshd_config")}
-		env := h.nodeEnv(n.Node)
+		env := h.nodeEnv(n, os.Environ())
 		if h.tools.SSHDLib != "" {
 			env = append(env, "LD_LIBRARY_PATH="+h.tools.SSHDLib)
 		}
 		return command{path: h.tools.SSHD, argv: argv, env: env, dir: n.Root}
 	}
 	path := filepath.Join(h.state.Bin, name)
-	return command{path: path, argv: []string{path, "--root", n.Root}, env: h.nodeEnv(n.Node), dir: n.Root}
+	return command{path: path, argv: []string{path, "--root", n.Root}, env: h.nodeEnv(n, os.Environ()), dir: n.Root}
 }
 
 // watch publishes the pid of p now and its end later, and reads the daemon's
@@ -124,18 +127,39 @@ func (h *holder) awaitReady(ctx context.Context, n *node, d *daemon, ready *noti
 }
 
 // notifySocket hears one daemon. It lies in the abstract namespace, where the
-// length of DIR does not matter.
+// length of DIR does not matter; but in a file where the daemon has a network
+// namespace, and so abstract names, of its own.
 type notifySocket struct {
 	address string
 	conn    *net.UnixConn
 	ready   chan struct{}
 }
 
-func listenNotify() (*notifySocket, error) {
+func listenNotify(n *node, daemon string) (*notifySocket, error) {
 	address := "@rolekey-lab-" + randomText()
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	local := address
+	if n.machine != nil {
+		address = "/run/devcluster/" + daemon + ".notify"
+		path := filepath.Join(n.Root, address)
+		if err := removeIfThere(path); err != nil {
+			return nil, err
+		}
+		short, dir, err := viaDir(path)
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Close()
+		local = short
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: local, Net: "unixgram"})
 	if err != nil {
 		return nil, fmt.Errorf("listen for notifications: %w", err)
+	}
+	if n.machine != nil {
+		if err := os.Chmod(local, 0o666); err != nil { // masterd is not root
+			conn.Close()
+			return nil, fmt.Errorf("open notifications to all: %w", err)
+		}
 	}
 	return &notifySocket{address: address, conn: conn, ready: make(chan struct{})}, nil
 }
@@ -206,6 +230,7 @@ func (h *holder) stopDaemons(n *node) error {
 		killTree(tree, syscall.SIGKILL)
 		d.sessions = nil
 	}
+	killTree(n.machine.orphans(), syscall.SIGKILL)
 	return errors.Join(errs...)
 }
 
@@ -266,6 +291,7 @@ func (h *holder) signalAll(n *node, sig syscall.Signal) error {
 			d.sessions = nil
 		}
 	}
+	killTree(n.machine.orphans(), sig)
 	return errors.Join(errs...)
 }
 

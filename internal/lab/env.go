@@ -13,10 +13,12 @@ import (
 	"rolekey/cluster"
 )
 
-// holderEnv marks a process that Up started as a holder, helperEnv one that
-// runs a function of the calling program.
+// holderEnv marks a process that Up started as a holder, initEnv one that a
+// holder started as the first of a node, helperEnv one that runs a function of
+// the calling program.
 const (
 	holderEnv = "ROLEKEY_LAB_HOLDER"
+	initEnv   = "ROLEKEY_LAB_INIT"
 	helperEnv = "ROLEKEY_LAB_HELPER"
 )
 
@@ -37,7 +39,7 @@ func without(env []string, names ...string) []string {
 	var out []string
 	for _, e := range env {
 		name, _, _ := strings.Cut(e, "=")
-		drop := strings.HasPrefix(name, "SSH_") || name == "NOTIFY_SOCKET" || name == "ROLEKEY_ROOT" || name == holderEnv
+		drop := strings.HasPrefix(name, "SSH_") || name == "NOTIFY_SOCKET" || name == "ROLEKEY_ROOT" || name == holderEnv || name == initEnv
 		for _, n := range names {
 			drop = drop || name == n
 		}
@@ -54,8 +56,13 @@ func execEnv(n Node, bin string, env []string) []string {
 	return append(without(env, "PATH", "HOME"), "ROLEKEY_ROOT="+n.Root, "PATH="+path, "HOME="+filepath.Join(n.Root, "root"))
 }
 
-// nodeEnv is the environment of a node's daemons.
-func (h *holder) nodeEnv(n Node) []string { return execEnv(n, h.state.Bin, os.Environ()) }
+// nodeEnv makes env that of root on node n.
+func (h *holder) nodeEnv(n *node, env []string) []string {
+	if n.machine != nil {
+		return machineEnv(env)
+	}
+	return execEnv(n.Node, h.state.Bin, env)
+}
 
 // livePIDs reads which daemons run. It takes no lock: a daemon's process is
 // replaced only under the node's lock, which the caller of publish may hold.
@@ -77,11 +84,23 @@ type labNet struct {
 
 func (l labNet) address(i int) string { return fmt.Sprintf("%s.%d", l.prefix, i) }
 
+// addresses returns all addresses of node i, the first of which leads.
+func (l labNet) addresses(i int) []string {
+	if l.prefix == machineNet {
+		return []string{l.address(i), machineV6(i)}
+	}
+	return []string{l.address(i)}
+}
+
 // chooseNet picks the addresses. In a namespace of its own a cluster has all
 // of 127.0.0.0/8; on the host's loopback it takes a random part of it, and
 // other ports than the usual where somebody listens on all addresses.
 func chooseNet(s spec) (labNet, error) {
 	l := labNet{prefix: "127.77.0", ports: s.Ports}
+	if s.Machines {
+		l.prefix = machineNet
+		return l, nil
+	}
 	if s.Namespaces {
 		return l, nil
 	}

@@ -40,7 +40,10 @@ func (c *Cluster) form(ctx context.Context, cfg Config, nodes []Node) error {
 }
 
 func initCommand(cfg Config, first Node) []string {
-	argv := []string{"gnt-cluster", "init", ClusterName, "--node-name", first.Name, "--address", first.Address}
+	argv := []string{"gnt-cluster", "init", ClusterName, "--node-name", first.Name}
+	for _, a := range first.Addresses {
+		argv = append(argv, "--address", a)
+	}
 	if !slices.Contains(cfg.InitArgs, "--recovery-recipient") {
 		argv = append(argv, "--no-recovery-key")
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -27,11 +28,19 @@ type spec struct {
 	Nodes      int           `json:"nodes"`
 	Bin        string        `json:"bin"`
 	Ports      cluster.Ports `json:"ports"`
+	Machines   bool          `json:"machines"` // isolation netns
 	Namespaces bool          `json:"namespaces"`
 	Reason     string        `json:"reason"` // why there are none
 	Purge      bool          `json:"purge"`  // remove DIR when the caller is gone
 	ReadyMS    int64         `json:"ready_ms"`
 	Tools      *sshTools     `json:"tools"`
+}
+
+func (s spec) isolation() string {
+	if s.Machines {
+		return IsolationNetns
+	}
+	return IsolationLoopback
 }
 
 func (s spec) readyLimit() time.Duration { return time.Duration(s.ReadyMS) * time.Millisecond }
@@ -42,9 +51,15 @@ type holder struct {
 	user  *labUser
 	tools *sshTools
 	spawn *spawner
-	cut   *cutter // nil without namespaces
-	lax   string  // why StrictModes must be off; empty: it is on
+	cut   cutter // nil without namespaces
+	lax   string // why StrictModes must be off; empty: it is on
 	lock  *os.File
+
+	// Of isolation netns alone.
+	ip       string
+	accounts *accounts
+	usePAM   bool
+	pam      string // what the machine lacks
 
 	listener *net.UnixListener
 	group    sync.WaitGroup // every goroutine that ends before the holder does
@@ -63,8 +78,17 @@ type holder struct {
 // node is one node; mu orders what changes its daemons.
 type node struct {
 	Node
+	machine *machine // nil with isolation loopback
 	mu      sync.Mutex
 	daemons map[string]*daemon
+}
+
+// Which namespaces a process is in is, for all others, a question to its first
+// thread, so no goroutine may take that one into a node's: it is main's own.
+func init() {
+	if os.Getenv(holderEnv) != "" {
+		runtime.LockOSThread()
+	}
 }
 
 // holderMain is the holder's whole life. It returns the exit code.
@@ -79,6 +103,7 @@ func holderMain() int {
 	}
 	h, err := newHolder(s)
 	if err != nil {
+		killDescendants()                                             // nothing of a failed start outlives it
 		_ = json.NewEncoder(report).Encode(reply{Error: toWire(err)}) // nobody to tell
 		return 1
 	}
@@ -118,6 +143,9 @@ func newHolder(s spec) (*holder, error) {
 
 // settle enters the namespaces or looks what the host will allow.
 func (h *holder) settle() (err error) {
+	if h.spec.Machines {
+		return h.settleMachines()
+	}
 	if h.spec.Namespaces {
 		if h.cut, err = enterNamespaces(h.spec.Dir, h.user); err != nil {
 			return err
@@ -126,6 +154,21 @@ func (h *holder) settle() (err error) {
 		h.lax = strictModesRefuse(h.spec.Dir, h.user.home, h.user.uid)
 	}
 	return h.user.preparePrivsep()
+}
+
+// settleMachines makes the network of nodes that are machines, and looks what
+// they get of this one.
+func (h *holder) settleMachines() (err error) {
+	if h.ip, err = enterBridge(); err != nil {
+		return err
+	}
+	h.cut = routeCutter{h.ip}
+	h.pam, h.usePAM = findPAM(h.tools)
+	if err := os.MkdirAll(filepath.Join(privateDir(h.spec.Dir), "over"), 0o755); err != nil {
+		return fmt.Errorf("create folder for mounts: %w", err)
+	}
+	h.accounts, err = readAccounts()
+	return err
 }
 
 // lockDir makes sure that one holder owns the directory.
@@ -148,18 +191,18 @@ func (h *holder) makeNodes() error {
 		return err
 	}
 	h.state = &State{
-		Isolation: IsolationLoopback, Namespaces: h.cut != nil, Reason: h.spec.Reason, Dir: h.spec.Dir, Bin: h.spec.Bin,
+		Isolation: h.spec.isolation(), Namespaces: h.cut != nil, Reason: h.spec.Reason, Dir: h.spec.Dir, Bin: h.spec.Bin,
 		Holder: os.Getpid(), Ports: net.ports, Lax: h.lax, Cuts: [][2]string{}, Nodes: []Node{},
 	}
 	for i := 1; i <= h.spec.Nodes; i++ {
 		short := fmt.Sprintf("node%d", i)
 		h.state.Nodes = append(h.state.Nodes, Node{
-			Name: short + "." + Domain, Address: net.address(i), SSHPort: int(net.ports.SSH),
+			Name: short + "." + Domain, Address: net.address(i), Addresses: net.addresses(i), SSHPort: int(net.ports.SSH),
 			Root: filepath.Join(h.spec.Dir, short), User: h.user.name,
 		})
 	}
 	for _, n := range h.state.Nodes {
-		if err := makeTree(n, h.state, h.tools); err != nil {
+		if err := h.makeTree(n); err != nil {
 			return err
 		}
 		daemons := map[string]*daemon{}
@@ -168,7 +211,17 @@ func (h *holder) makeNodes() error {
 		}
 		h.nodes = append(h.nodes, &node{Node: n, daemons: daemons})
 	}
+	if h.spec.Machines {
+		return h.bootMachines()
+	}
 	return nil
+}
+
+func (h *holder) makeTree(n Node) error {
+	if h.spec.Machines {
+		return h.makeMachineTree(n)
+	}
+	return makeTree(n, h.state, h.tools)
 }
 
 // run serves until the cluster ends, and then ends all its processes.
@@ -184,7 +237,7 @@ func (h *holder) run() int {
 	}
 	h.cancel()
 	h.listener.Close()
-	h.killEverything()
+	killDescendants()
 	h.group.Wait()
 	h.cleanFiles()
 	return 0
@@ -232,10 +285,10 @@ func (h *holder) watchDir() {
 	}
 }
 
-// killEverything ends all descendants: the daemons, SSH sessions, commands of
+// killDescendants ends all descendants: the daemons, SSH sessions, commands of
 // exec, and what they left behind. Daemons get no SIGTERM here: a cluster that
 // is taken down has nothing to save, and must survive kill -9 anyway.
-func (h *holder) killEverything() {
+func killDescendants() {
 	limit := time.Now().Add(10 * time.Second)
 	for time.Now().Before(limit) {
 		left := descendants(os.Getpid())
@@ -263,6 +316,7 @@ func (h *holder) cleanFiles() {
 
 func removeRunFiles(n Node) {
 	_ = os.RemoveAll(filepath.Join(n.Root, "run/rolekey"))
+	_ = os.RemoveAll(filepath.Join(n.Root, "run/devcluster"))
 	_ = os.Remove(filepath.Join(n.Root, "run/sshd.pid"))
 }
 

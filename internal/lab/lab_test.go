@@ -156,7 +156,6 @@ func TestUpRefusesBadConfig(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"no nodes":          {},
 		"too many":          {Nodes: MaxNodes + 1},
-		"netns":             {Nodes: 1, Isolation: IsolationNetns},
 		"unknown isolation": {Nodes: 1, Isolation: "moon"},
 		"quote in folder":   {Nodes: 1, Dir: filepath.Join(t.TempDir(), `a"b`)},
 	} {

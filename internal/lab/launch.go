@@ -80,6 +80,11 @@ func (c *Cluster) startHolder(ctx context.Context, cfg Config) error {
 	s := spec{
 		Tools: tools, Dir: c.dir, Nodes: cfg.Nodes, Bin: cfg.Bin, Ports: cfg.Ports, Purge: c.temp,
 		ReadyMS: cfg.ReadyLimit.Milliseconds(), Namespaces: !cfg.NoNamespaces, Reason: "they were switched off",
+		Machines: cfg.Isolation == IsolationNetns,
+	}
+	if s.Machines {
+		s.Reason = ""
+		return c.tryHolder(ctx, s, namespaceAttr())
 	}
 	if s.Namespaces {
 		err := c.tryHolder(ctx, s, namespaceAttr())

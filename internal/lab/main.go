@@ -21,6 +21,10 @@ func Main(helpers map[string]Helper) {
 		os.Unsetenv(holderEnv)
 		os.Exit(holderMain())
 	}
+	if os.Getenv(initEnv) != "" {
+		os.Unsetenv(initEnv)
+		os.Exit(initMain())
+	}
 	name := os.Getenv(helperEnv)
 	if name == "" {
 		return

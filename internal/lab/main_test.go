@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,9 +36,14 @@ func TestMain(m *testing.M) {
 
 // standIn plays the programs of Rolekey, just enough to be brought up.
 func standIn(name string, args []string) int {
+	args = append(args, "") // a daemon of a machine has none
 	switch {
 	case name == "caller":
 		return callUp(args[0], args[1])
+	case name == "netns-caller":
+		_, err := Up(context.Background(), Config{Nodes: 1, Isolation: IsolationNetns})
+		fmt.Println(err, errors.Is(err, ErrNeedsRoot))
+		return 0
 	case name == "noded" && args[0] == "join":
 		token, _ := io.ReadAll(os.Stdin)
 		return fakeJoin(strings.TrimSpace(string(token)))

@@ -40,7 +40,7 @@ func namespaceAttr() *syscall.SysProcAttr {
 // enterNamespaces prepares the namespaces in which the holder was started:
 // the loopback device, the routing rules and the private files. All errors
 // are of kind kindNoNamespaces, since the remedy is to do without.
-func enterNamespaces(dir string, u *labUser) (*cutter, error) {
+func enterNamespaces(dir string, u *labUser) (cutter, error) {
 	ip, err := findIP()
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func enterNamespaces(dir string, u *labUser) (*cutter, error) {
 	if err := u.mountPrivateFiles(dir); err != nil {
 		return nil, kindf(kindNoNamespaces, "set up the mount namespace: %v", err)
 	}
-	c := &cutter{ip: ip, action: "blackhole"}
+	c := &ruleCutter{ip: ip, action: "blackhole"}
 	if err := digPit(ip); err == nil {
 		c.action = fmt.Sprintf("lookup %d", tablePit)
 	}
@@ -66,6 +66,19 @@ func enterNamespaces(dir string, u *labUser) (*cutter, error) {
 // once, which no real cut does; it is the fallback for kernels with none of
 // these devices.
 func digPit(ip string) error {
+	if err := makePit(ip); err != nil {
+		return err
+	}
+	// A small MTU would shrink the path MTU of connections that survive.
+	_ = runIP(ip, "link set "+pitDevice+" mtu 65535")
+	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+pitDevice+"/route_localnet", []byte("1"), 0); err != nil {
+		return fmt.Errorf("let 127.0.0.0/8 into the pit: %w", err)
+	}
+	return runIP(ip, fmt.Sprintf("route add default dev %s table %d", pitDevice, tablePit))
+}
+
+// makePit makes the device itself.
+func makePit(ip string) error {
 	var errs []error
 	for _, kind := range []string{"dummy", "ifb", "veth peer name pit1"} {
 		err := runIP(ip, "link add "+pitDevice+" type "+kind)
@@ -80,18 +93,10 @@ func digPit(ip string) error {
 func openPit(ip string, pair bool) error {
 	lines := []string{"link set " + pitDevice + " arp off up"}
 	if pair {
-		// The packets die at the other end: 127.0.0.0/8 is martian there.
+		// The packets die at the other end: they are for nobody there.
 		lines = append(lines, "link set pit1 up")
 	}
-	if err := runIP(ip, lines...); err != nil {
-		return err
-	}
-	// A small MTU would shrink the path MTU of connections that survive.
-	_ = runIP(ip, "link set "+pitDevice+" mtu 65535")
-	if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+pitDevice+"/route_localnet", []byte("1"), 0); err != nil {
-		return fmt.Errorf("let 127.0.0.0/8 into the pit: %w", err)
-	}
-	return runIP(ip, fmt.Sprintf("route add default dev %s table %d", pitDevice, tablePit))
+	return runIP(ip, lines...)
 }
 
 // findIP finds iproute2, which is often outside an ordinary user's PATH.
@@ -115,38 +120,44 @@ func runIP(ip string, lines ...string) error {
 	return nil
 }
 
-// cutter writes the rules of partitions.
-type cutter struct {
+// cutter makes and ends the cuts between pairs of nodes; verb is add or del.
+type cutter interface {
+	apply(s *spawner, verb string, pairs [][2]*node) error
+}
+
+// ruleCutter cuts nodes that share a network namespace, by routing rules.
+type ruleCutter struct {
 	ip     string
 	action string
 }
 
-// apply executes one batch of rules. verb is add or del, pairs are addresses.
-func (c *cutter) apply(s *spawner, verb string, pairs [][2]string) error {
+func (c *ruleCutter) apply(s *spawner, verb string, pairs [][2]*node) error {
 	var b strings.Builder
 	for _, p := range pairs {
-		for _, way := range [][2]string{p, {p[1], p[0]}} {
-			fmt.Fprintf(&b, "rule %s pref %d from %s to %s %s\n", verb, prefCut, way[0], way[1], c.action)
+		for _, way := range [][2]*node{p, {p[1], p[0]}} {
+			fmt.Fprintf(&b, "rule %s pref %d from %s to %s %s\n", verb, prefCut, way[0].Address, way[1].Address, c.action)
 		}
 	}
-	return c.batch(s, b.String())
+	return ipBatch(s, c.ip, nil, b.String())
 }
 
-func (c *cutter) batch(s *spawner, lines string) error {
+// ipBatch executes lines of ip(8), in a node that is a machine or, for nil, in
+// the holder's own namespaces.
+func ipBatch(s *spawner, ip string, in *machine, lines string) error {
 	if lines == "" {
 		return nil
 	}
-	in, err := tempFile(lines)
+	stdin, err := tempFile(lines)
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer stdin.Close()
 	out, err := tempFile("")
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	p, err := s.start(command{path: c.ip, argv: []string{"ip", "-batch", "-"}, files: []*os.File{in, out, out}, privileged: true})
+	p, err := s.start(command{path: ip, argv: []string{"ip", "-batch", "-"}, files: []*os.File{stdin, out, out}, in: in, privileged: in == nil})
 	if err != nil {
 		return err
 	}
@@ -154,7 +165,7 @@ func (c *cutter) batch(s *spawner, lines string) error {
 	if p.code() != 0 {
 		text := make([]byte, 4096)
 		n, _ := out.ReadAt(text, 0)
-		return fmt.Errorf("set routing rules: ip: %v: %s", p, strings.TrimSpace(string(text[:n])))
+		return fmt.Errorf("run ip: %v: %s", p, strings.TrimSpace(string(text[:n])))
 	}
 	return nil
 }

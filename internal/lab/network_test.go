@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,7 +144,7 @@ type echo struct {
 
 func startServer(t *testing.T, c *Cluster, n Node) string {
 	t.Helper()
-	addr := n.Address + ":7777"
+	addr := net.JoinHostPort(n.Address, "7777")
 	cmd, err := HelperCmd(n.Name, "echo-server", addr)
 	must(t, err)
 	cmd.Stderr = t.Output()

@@ -170,17 +170,18 @@ func (h *holder) partition(names []string) error {
 	h.mu.Lock()
 	old := slices.Clone(h.state.Cuts)
 	h.mu.Unlock()
-	var pairs, addresses [][2]string
+	var pairs [][2]string
+	var cuts [][2]*node
 	for i, a := range h.nodes {
 		for _, b := range h.nodes[i+1:] {
 			pair := [2]string{a.Name, b.Name}
 			if off[a.Name] != off[b.Name] && !slices.Contains(old, pair) {
 				pairs = append(pairs, pair)
-				addresses = append(addresses, [2]string{a.Address, b.Address})
+				cuts = append(cuts, [2]*node{a, b})
 			}
 		}
 	}
-	if err := h.cut.apply(h.spawn, "add", addresses); err != nil {
+	if err := h.cut.apply(h.spawn, "add", cuts); err != nil {
 		return err
 	}
 	h.setCuts(append(old, pairs...))
@@ -197,7 +198,7 @@ func (h *holder) heal() error {
 	if len(cuts) == 0 {
 		return nil
 	}
-	var addresses [][2]string
+	var pairs [][2]*node
 	for _, c := range cuts {
 		a, err := h.find(c[0])
 		if err != nil {
@@ -207,9 +208,9 @@ func (h *holder) heal() error {
 		if err != nil {
 			return err
 		}
-		addresses = append(addresses, [2]string{a.Address, b.Address})
+		pairs = append(pairs, [2]*node{a, b})
 	}
-	if err := h.cut.apply(h.spawn, "del", addresses); err != nil {
+	if err := h.cut.apply(h.spawn, "del", pairs); err != nil {
 		return err
 	}
 	h.setCuts([][2]string{})
@@ -257,19 +258,15 @@ func (h *holder) startExec(req request, files []*os.File) (*process, error) {
 	if len(req.Argv) == 0 || len(files) != 3 {
 		return nil, errors.New("exec wants a command and three files")
 	}
-	env := req.Env
+	c := command{argv: req.Argv, env: req.Env, dir: req.Dir, files: files, prepare: lookUp}
 	if len(req.Nodes) > 0 {
 		n, err := h.find(req.Nodes[0])
 		if err != nil {
 			return nil, err
 		}
-		env = execEnv(n.Node, h.state.Bin, env)
+		c.env, c.in = h.nodeEnv(n, c.env), n.machine
 	}
-	path, err := lookPath(req.Argv[0], req.Dir, env)
-	if err != nil {
-		return nil, err
-	}
-	return h.spawn.start(command{path: path, argv: req.Argv, env: env, dir: req.Dir, files: files})
+	return h.spawn.start(c)
 }
 
 // lookPath finds a program by the PATH of env, not by that of the holder.

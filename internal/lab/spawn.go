@@ -38,6 +38,11 @@ type command struct {
 	dir        string
 	files      []*os.File // stdin, stdout, stderr
 	privileged bool       // keep the capabilities in the holder's namespaces
+
+	in      *machine             // where; nil: the holder's namespaces
+	cred    *syscall.Credential  // nil: the holder's own user
+	spaces  uintptr              // new namespaces, by their flags of clone(2)
+	prepare func(*command) error // runs first, where the command will run
 }
 
 // newSpawner starts the two goroutines that live as long as the process.
@@ -81,12 +86,24 @@ func (s *spawner) start(c command) (*process, error) {
 	if c.privileged {
 		return s.fork(c, 0)
 	}
+	forks, pdeathsig := s.forks, syscall.SIGKILL
+	if c.in != nil {
+		// These end with their namespaces' first process, which has the signal.
+		// Go's check for a parent that is gone already would kill them: from
+		// inside, the parent has no process id.
+		forks, pdeathsig = c.in.forks, 0
+	}
 	var p *process
 	var err error
 	done := make(chan struct{})
-	s.forks <- func() {
-		p, err = s.fork(c, syscall.SIGKILL)
-		close(done)
+	forks <- func() {
+		defer close(done)
+		if c.prepare != nil {
+			if err = c.prepare(&c); err != nil {
+				return
+			}
+		}
+		p, err = s.fork(c, pdeathsig)
 	}
 	<-done
 	return p, err
@@ -103,8 +120,11 @@ func (s *spawner) fork(c command, pdeathsig syscall.Signal) (*process, error) {
 		Dir:   c.dir,
 		Env:   c.env,
 		Files: fds,
-		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: pdeathsig},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: pdeathsig, Credential: c.cred, Cloneflags: c.spaces},
 	})
+	if err != nil && c.in != nil && c.in.init.ended() {
+		return nil, fmt.Errorf("start %s: the node's first process, and its namespaces with it, are gone", c.path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.path, err)
 	}

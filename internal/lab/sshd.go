@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -88,6 +89,10 @@ func newHostKey(path, comment string) error {
 	if err != nil {
 		return fmt.Errorf("generate host key: %w", err)
 	}
+	return writeHostKey(path, comment, priv, pub)
+}
+
+func writeHostKey(path, comment string, priv crypto.PrivateKey, pub crypto.PublicKey) error {
 	block, err := ssh.MarshalPrivateKey(priv, comment)
 	if err != nil {
 		return fmt.Errorf("encode host key: %w", err)

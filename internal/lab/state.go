@@ -10,7 +10,8 @@ import (
 	"rolekey/cluster"
 )
 
-// Isolations. Loopback is the only one of this release.
+// Isolations: nodes that share the machine and its user, and nodes that are
+// machines of their own, which only root can make.
 const (
 	IsolationLoopback = "loopback"
 	IsolationNetns    = "netns"
@@ -49,13 +50,18 @@ type State struct {
 
 // Node is one node of State.
 type Node struct {
-	Name    string `json:"name"`
-	UUID    string `json:"uuid"` // empty until the node has joined
-	Address string `json:"address"`
-	SSHPort int    `json:"ssh_port"`
-	Root    string `json:"root"`
-	User    string `json:"user"`
-	PIDs    PIDs   `json:"pids"`
+	Name      string   `json:"name"`
+	UUID      string   `json:"uuid"` // empty until the node has joined
+	Address   string   `json:"address"`
+	Addresses []string `json:"addresses"` // all of them, Address first
+	SSHPort   int      `json:"ssh_port"`
+	// Root is the --root of the node's daemons; with isolation netns, where
+	// they have none, it is where the node's own files are seen from outside.
+	Root string `json:"root"`
+	User string `json:"user"`
+	// Init is the first process in the node's namespaces, with isolation netns.
+	Init int  `json:"init,omitempty"`
+	PIDs PIDs `json:"pids"`
 }
 
 // PIDs are the running daemons of a node; 0 means not running.
@@ -112,6 +118,9 @@ func (n Node) KnownHosts() string { return filepath.Join(n.Root, "root/.ssh/know
 
 // HostKey returns the path of the node's private SSH host key.
 func (n Node) HostKey() string { return filepath.Join(n.Root, "etc/ssh/ssh_host_ed25519_key") }
+
+// File returns where a file of the node lies as seen from outside.
+func (n Node) File(path string) string { return filepath.Join(n.Root, path) }
 
 // Short returns the name without the domain; it names the node's folder.
 func (n Node) Short() string { return strings.TrimSuffix(n.Name, "."+Domain) }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -57,7 +58,7 @@ func TestMapSettled(t *testing.T) {
 }
 
 func TestInitCommandPassesParameters(t *testing.T) {
-	n := Node{Name: "node1.example", Address: "127.0.0.9"}
+	n := Node{Name: "node1.example", Address: "127.0.0.9", Addresses: []string{"127.0.0.9"}}
 	got := strings.Join(initCommand(Config{}, n), " ")
 	if got != "gnt-cluster init dev.example --node-name node1.example --address 127.0.0.9 --no-recovery-key" {
 		t.Errorf("plain: %s", got)
@@ -133,5 +134,65 @@ func TestSignalByName(t *testing.T) {
 	}
 	if _, err := SignalByName("FOO"); err == nil {
 		t.Error("FOO is a signal")
+	}
+}
+
+func TestMakeAccounts(t *testing.T) {
+	const passwd = "root:!:0:0:root:/elsewhere:/usr/sbin/nologin\nann:x:999:999::/home/ann:/bin/zsh\n"
+	const group = "root:x:0:\ntty:x:5:\nann:x:999:\n"
+	a, err := makeAccounts(passwd, group)
+	must(t, err)
+	want := "root:!:0:0:root:/root:/bin/sh\nann:x:999:999::/home/ann:/bin/zsh\n" +
+		"rolekey:x:998:998:Rolekey master daemon:/var/lib/rolekey/masterd:/usr/sbin/nologin\nsshd:x:997:65534::/run/sshd:/usr/sbin/nologin\n"
+	if a.Passwd != want || a.Group != group+"rolekey:x:998:\n" || a.UID != 998 || a.GID != 998 {
+		t.Errorf("got %+v, want passwd\n%s", a, want)
+	}
+	again, err := makeAccounts(a.Passwd, a.Group)
+	must(t, err)
+	if *again != *a {
+		t.Errorf("a machine with all accounts: %+v became %+v", a, again)
+	}
+	if got := unlockRoot("root:!x:1:0:::::\nann:secret:1:::::\n"); got != "root:*:1:0:::::\nann:secret:1:::::\n" {
+		t.Errorf("shadow: %q", got)
+	}
+}
+
+func TestMachinesHaveWhatAnInstallationMakes(t *testing.T) {
+	b, err := os.ReadFile("../../tools/install/tmpfiles.conf")
+	must(t, err)
+	have := map[string]installed{}
+	for _, d := range installedDirs {
+		have["/"+d.path] = d
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || f[0] == "#" {
+			continue
+		}
+		mode, err := strconv.ParseUint(f[2], 8, 32)
+		must(t, err)
+		owner := map[[2]string]byte{{"root", "root"}: 0, {"root", "rolekey"}: 'g', {"rolekey", "rolekey"}: 'u'}[[2]string{f[3], f[4]}]
+		d, ok := have[f[1]]
+		if f[0] == "f" {
+			d, ok = installed{masterdAudit, 0o640, 'u'}, f[1] == "/"+masterdAudit
+		}
+		perm := uint64(d.mode.Perm())
+		if d.mode&os.ModeSticky != 0 {
+			perm |= 0o1000
+		}
+		if !ok || perm != mode || d.masterd != owner {
+			t.Errorf("tmpfiles.conf says %q, a machine has %+v", line, d)
+		}
+	}
+}
+
+func TestWhatCannotBeShown(t *testing.T) {
+	for dir, bad := range map[string]bool{
+		"/": true, "/root": true, "/tmp": true, "/usr": true, "/var/lib": true, "/etc": true, "/dev": true,
+		"/root/src/bin": false, "/tmp/c": false, "/work": false, "/usr/bin": false, "/roots": false,
+	} {
+		if got := holdsReplaced(dir); got != bad {
+			t.Errorf("%s: %v", dir, got)
+		}
 	}
 }

@@ -75,6 +75,9 @@ var ErrUnknownNode error = &labError{Kind: kindUnknownNode, Text: "no such node"
 // ErrNotFound says that a command to execute does not exist.
 var ErrNotFound error = &labError{Kind: kindNotFound, Text: "command not found"}
 
+// ErrNeedsRoot says that only root can make the namespaces of isolation netns.
+var ErrNeedsRoot = errors.New("isolation netns needs root, which makes machines of the nodes: become root, or use isolation loopback")
+
 // ErrNotRunning says that no holder serves the directory.
 var ErrNotRunning = errors.New("no cluster runs here")
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,12 @@ func TestMain(m *testing.M) {
 	lab.Main(map[string]lab.Helper{"tests": func(args []string) int {
 		largeDir, smallDir = args[0], args[1]
 		os.Args = append(os.Args[:1], args[2:]...)
-		return m.Run()
+		code := m.Run()
+		if err := endMachines(); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			code = 1
+		}
+		return code
 	}})
 	flag.Parse()
 	if testing.Short() || flag.Lookup("test.list").Value.String() != "" {
@@ -118,20 +124,27 @@ func small(t *testing.T) *world { return open(t, smallDir) }
 func rested(t *testing.T) *world {
 	t.Helper()
 	w := open(t, largeDir)
+	w.rest("node1", "node2", "node3")
+	return w
+}
+
+// rest brings the cluster into a state in which everything runs, and those
+// alone are candidates.
+func (w *world) rest(candidates ...string) {
+	w.t.Helper()
 	if err := w.Heal(w.ctx); err != nil && !errors.Is(err, lab.ErrNoNamespaces) {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	w.startAll()
 	w.settle()
-	want := map[string]string{"node1": "yes", "node2": "yes", "node3": "yes", "node4": "no", "node5": "no"}
 	m := w.readMap()
-	for _, n := range []string{"node1", "node2", "node3", "node4", "node5"} {
-		if m.Has(n) != (want[n] == "yes") {
-			w.admin(0, "gnt-node", "modify", "-C", want[n], n)
+	for _, n := range w.nodes() {
+		want := slices.Contains(candidates, n.Short())
+		if m.Has(n.Name) != want {
+			w.admin(0, "gnt-node", "modify", "-C", map[bool]string{true: "yes", false: "no"}[want], n.Name)
 		}
 	}
 	w.settle()
-	return w
 }
 
 func (w *world) must(err error) {

@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"rolekey/internal/lab"
 )
 
 // callLimit bounds one call, and the opening of one connection.
@@ -25,6 +27,7 @@ const maxAnswer = 16 << 20
 // whoever answers: it is the server that must not trust the caller.
 type Caller struct {
 	From netip.Addr       // zero: any
+	Node lab.Node         // where, if it has a network of its own
 	Cert *tls.Certificate // nil: none
 }
 
@@ -91,7 +94,7 @@ func (c Caller) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	if c.From.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.From, 0))
 	}
-	return d.DialContext(ctx, "tcp", to.String())
+	return c.Node.Dial(ctx, &d, to.String())
 }
 
 // TLS is the caller's configuration.

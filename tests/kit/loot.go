@@ -67,7 +67,7 @@ func Steal(n lab.Node) (*Loot, error) {
 
 // Caller calls with a certificate of the loot from the robbed node's address.
 func (l *Loot) Caller(cert *tls.Certificate) Caller {
-	return Caller{From: netip.MustParseAddr(l.Node.Address), Cert: cert}
+	return Caller{From: netip.MustParseAddr(l.Node.Address), Node: l.Node, Cert: cert}
 }
 
 func (l *Loot) readIdentity(at paths.Layout) error {

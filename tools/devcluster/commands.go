@@ -35,7 +35,7 @@ func upCommand(dir *string) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.IntVar(&cfg.Nodes, "nodes", 3, "number of nodes")
-	f.StringVar(&cfg.Isolation, "isolation", lab.IsolationLoopback, "how nodes are kept apart: loopback")
+	f.StringVar(&cfg.Isolation, "isolation", lab.IsolationLoopback, "how nodes are kept apart: loopback, or (root only) netns")
 	f.IntVar(&cfg.CandidatePoolSize, "candidate-pool-size", 0, "wanted number of candidates (default: that of gnt-cluster init)")
 	f.DurationVar(&cfg.MapLease, "map-lease", 0, "lease of the candidate map, as 3s (default: that of gnt-cluster init)")
 	f.StringArrayVar(&cfg.InitArgs, "init-arg", nil, "one more argument for gnt-cluster init (repeatable)")
@@ -117,7 +117,7 @@ func printStatus(out io.Writer, st *lab.State) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "NODE\tADDRESS\tSSH\tNODED\tMASTERD\tSSHD")
 	for _, n := range st.Nodes {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, n.Address, n.SSHPort, pid(n.PIDs.Noded), pid(n.PIDs.Masterd), pid(n.PIDs.SSHD))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", n.Name, strings.Join(n.Addresses, ","), n.SSHPort, pid(n.PIDs.Noded), pid(n.PIDs.Masterd), pid(n.PIDs.SSHD))
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("print status: %w", err)

@@ -1,6 +1,6 @@
 // Command devcluster runs a Rolekey cluster on this machine: real daemons, one
-// sshd per node, and cuts in the network, without root. Package internal/lab
-// does the work; this is its command line.
+// sshd per node, and cuts in the network. Package internal/lab does the work;
+// this is its command line.
 //
 // Exit codes: 0 done; 1 failed; 5 no cluster runs in the folder; 77 a partition
 // was asked for where the kernel allows none. exec answers with the command's

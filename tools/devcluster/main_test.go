@@ -227,11 +227,43 @@ func TestPartitionOrSkipped(t *testing.T) {
 	}
 }
 
+func TestMachines(t *testing.T) {
+	b := newBed(t)
+	_, stderr, code := b.run("", "up", "--bare", "--bin", b.bin, "--isolation", "netns", "--nodes", "2")
+	if code == exitSkipped || os.Geteuid() != 0 {
+		t.Skip(stderr)
+	}
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	t.Cleanup(func() { _, _, _ = b.run("", "down", "--purge") })
+	var st lab.State
+	out, _ := b.want(0, "status", "--json")
+	if err := json.Unmarshal([]byte(out), &st); err != nil || st.Isolation != "netns" || len(st.Nodes) != 2 || st.Nodes[1].SSHPort != 22 || len(st.Nodes[1].Addresses) != 2 {
+		t.Errorf("status: %s, %v", out, err)
+	}
+	if out, _ := b.want(0, "exec", "node2", "--", "hostname"); out != "node2.example\n" {
+		t.Errorf("host name %q", out)
+	}
+	b.want(9, "exec", "node2", "--", "sh", "-c", "exit 9")
+	b.want(exitNotFound, "exec", "node1", "--", "no-such-command")
+	b.want(0, "partition", "node1")
+	b.want(0, "heal")
+	b.want(0, "kill", "node1", "all")
+	b.want(0, "start", "node1")
+	b.want(0, "down")
+	b.want(exitNoCluster, "status")
+}
+
 func TestRefusals(t *testing.T) {
 	b := newBed(t)
-	_, stderr := b.want(exitFailed, "up", "--isolation", "netns")
-	if !strings.Contains(stderr, "netns is not part of this release") {
-		t.Errorf("netns: %q", stderr)
+	if _, stderr := b.want(exitFailed, "up", "--isolation", "moon"); !strings.Contains(stderr, "want loopback or netns") {
+		t.Errorf("unknown isolation: %q", stderr)
+	}
+	if os.Geteuid() != 0 {
+		if _, stderr := b.want(exitFailed, "up", "--isolation", "netns"); !strings.Contains(stderr, "needs root") || !strings.Contains(stderr, "use isolation loopback") {
+			t.Errorf("netns: %q", stderr)
+		}
 	}
 	b.want(exitNoCluster, "down")
 	b.want(exitFailed, "kill", "--signal", "NOPE", "node1", "noded")
