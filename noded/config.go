@@ -47,6 +47,8 @@ type Config struct {
 	Kernel      masterip.Kernel                      // puts the cluster address onto a device
 	Program     string                               // that sshd asks with; empty: this one
 	ReloadSSHD  func(ctx context.Context, pidFile string) error
+	// ShowsHostKeys returns nil if the sshd at an address shows these host keys.
+	ShowsHostKeys func(ctx context.Context, at netip.AddrPort, keys []cluster.SSHKey) error
 
 	askSSHPort bool // sshd may know better than the default
 }

@@ -25,6 +25,7 @@ const (
 	termFile     = "term"
 	evictedFile  = "evicted.json"
 	sweepFile    = "sweep.json"    // exists while SSH sessions are to be ended
+	hostsFile    = "sshd.json"     // what sshd was like when the roster agreed
 	addressNote  = "address.json"  // exists while the cluster address is held
 	contactFile  = "first-contact" // exists until the keyserver has heard from the new node
 )

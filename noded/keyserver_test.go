@@ -32,6 +32,7 @@ func (w *world) serveAs(f *fakeMasterd) {
 	w.check(err)
 	s.Handle(rpc.MethodAdmit, w.admit)
 	s.Handle(rpc.MethodCertificate, w.certify)
+	s.Handle(rpc.MethodHostKeys, w.hostKeys)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()

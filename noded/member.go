@@ -50,10 +50,12 @@ type member struct {
 	hooks   *hooks
 	step    func(name string) error // where tests make a crash
 	hints   *hints
+	hosts   *hostWatch
 
 	news     bell // view, beacon or freshness changed
 	pullNow  chan struct{}
 	sweepNow chan struct{} // keys may have to be destroyed
+	hostsNow chan struct{} // sshd may have other host keys
 	keyTurn  chan struct{} // held by whoever makes or destroys keys
 	rekeyNow chan struct{} // a node is gone, and knows the gossip key
 	demoted  atomic.Bool   // a newer map took the candidate role in this run
@@ -97,7 +99,7 @@ func (c *liveCert) identity() (pki.Identity, error) { return pki.Identify(c.pair
 func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m := &member{
 		began: d.cfg.now(), cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, step: d.step, keys: d.keys, certs: map[string]*liveCert{}, hooks: newHooks(d.cfg.Paths),
-		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
+		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), hostsNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, command: d.command, log: d.log, audit: m.audit, now: d.cfg.now}
@@ -160,6 +162,7 @@ func (m *member) open(ctx context.Context, dir string) error {
 		return err
 	}
 	m.hints = openHints(dir, m.log)
+	m.openHosts(dir)
 	if err := m.openGossip(dir); err != nil {
 		return err
 	}
@@ -219,6 +222,7 @@ func (m *member) run(ctx context.Context) error {
 	g.Go("renewal", m.renew)
 	g.Go("cluster address", m.address.Run)
 	g.Go("own entry", m.followSelf)
+	g.Go("host keys", m.followHostKeys)
 	return errors.Join(g.Wait(), m.close())
 }
 

@@ -106,6 +106,7 @@ func (d *Daemon) Reload() {
 	d.command.forget()
 	if m := d.current(); m != nil {
 		m.news.ring()
+		poke(m.hostsNow)
 	}
 }
 

@@ -32,6 +32,7 @@ func (m *member) serveState(ctx context.Context, _ *rpc.Request) (any, error) {
 	m.stateOfAddress(&s)
 	m.ssh.state(ctx, v, &s)
 	m.stateOfAsking(v, &s)
+	s.HostKeys = m.hosts.keys()
 	return s, nil
 }
 

@@ -42,12 +42,15 @@ type world struct {
 	view     atomic.Pointer[candmap.View]
 	client   *rpc.Client
 	asked    chan rpc.CertificateRequest
+	told     chan pki.Hosts                    // statements of host keys
+	verdict  func(pki.Hosts) rpc.HostKeysReply // nil: the roster gets them
 }
 
 func foundWorld(f *fakeMasterd, r *rpc.BootstrapRequest) *world {
 	w := &world{
 		t: f.h.t, id: r.Cluster, first: f, records: map[cluster.UUID]pki.Record{},
 		signers: map[cluster.NodeID]*fakeMasterd{r.Node: f}, asked: make(chan rpc.CertificateRequest, 100),
+		told: make(chan pki.Hosts, 1000),
 	}
 	var err error
 	w.ca, err = pki.NewCA(r.Cluster, r.Init.Cluster, time.Now().AddDate(-6, 0, 0))

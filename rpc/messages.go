@@ -185,6 +185,8 @@ type NodeState struct {
 	SSHCommand    bool             `json:"ssh_command,omitempty"`    // sshd asks noded at each login
 	MasterAddress *AddressState    `json:"master_address,omitempty"` // absent: the cluster has none
 	Refusals      map[string]int64 `json:"refusals"`                 // by reason, since start
+
+	HostKeys []cluster.SSHKey `json:"host_keys,omitempty"` // that its sshd is configured with; absent: not known
 }
 
 // AddressState is what became of the cluster address on one node.
