@@ -58,3 +58,11 @@ func (r *run) rehearse(ctx context.Context, p roles.Plan, results [][2]string) (
 
 // wouldDo says what a dry run leaves undone.
 func (r *run) wouldDo(text string) { r.say(" - INFO: Dry run: would " + text) }
+
+func pairs(flags []roles.Flag) [][2]string {
+	out := [][2]string{}
+	for _, f := range flags {
+		out = append(out, f.Pair())
+	}
+	return out
+}

@@ -31,18 +31,19 @@ const (
 )
 
 var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error){
-	OpNodeSetParams: nodeSetParams,
-	OpNodeAdd:       nodeAdd,
-	OpNodeRemove:    nodeRemove,
-	OpClusterVerify: clusterVerify,
-	OpNodeRekey:     nodeRekey,
-	OpNodeReadd:     nodeReadd,
-	OpNodeRename:    nodeRename,
-	OpTagsSet:       tagsSet,
-	OpTagsDel:       tagsDel,
-	OpClusterSet:    clusterSetParams,
-	OpClusterRename: clusterRename,
-	OpClusterRedist: clusterRedist,
+	OpNodeSetParams:      nodeSetParams,
+	OpNodeAdd:            nodeAdd,
+	OpNodeRemove:         nodeRemove,
+	OpClusterVerify:      clusterVerify,
+	OpNodeRekey:          nodeRekey,
+	OpNodeReadd:          nodeReadd,
+	OpNodeRename:         nodeRename,
+	OpNodeAcceptHostKeys: nodeAcceptHostKeys,
+	OpTagsSet:            tagsSet,
+	OpTagsDel:            tagsDel,
+	OpClusterSet:         clusterSetParams,
+	OpClusterRename:      clusterRename,
+	OpClusterRedist:      clusterRedist,
 }
 
 // How long a promotion waits for raft to forget a node's former life.
@@ -220,14 +221,6 @@ func (r *run) mayLose(ctx context.Context, id cluster.NodeID) (roles.View, error
 			return v, context.Cause(ctx)
 		}
 	}
-}
-
-func pairs(flags []roles.Flag) [][2]string {
-	out := [][2]string{}
-	for _, f := range flags {
-		out = append(out, f.Pair())
-	}
-	return out
 }
 
 func (r *run) name(id cluster.NodeID) cluster.Name {

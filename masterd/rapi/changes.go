@@ -13,6 +13,8 @@ import (
 	"rolekey/masterd/state"
 )
 
+const opAcceptHostKeys = "OP_NODE_ACCEPT_HOST_KEYS"
+
 // opcode is what a job is told to do.
 type opcode struct {
 	ID   string `json:"OP_ID"`
@@ -43,6 +45,9 @@ func (op opcode) MarshalJSON() ([]byte, error) {
 // release, who may be the one to carry it out, does not know it or would
 // overlook a part of it.
 func (op opcode) level() int {
+	if op.ID == opAcceptHostKeys {
+		return state.LevelSSH
+	}
 	if op.DryRun || op.Tags != nil || op.Fields != nil || op.NodeModify != nil && op.Moves() {
 		return state.LevelSettings
 	}
@@ -133,6 +138,18 @@ func (a *api) rename(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return a.submit(r, opcode{ID: "OP_NODE_RENAME", Node: node, Fields: to}, "NODE_RENAME("+node+")")
+}
+
+func (a *api) acceptHostKeys(r *http.Request) (any, error) {
+	var d wire.HostKeysDecision
+	if err := decode(r, &d); err != nil {
+		return nil, err
+	}
+	node, err := a.target(r)
+	if err != nil {
+		return nil, err
+	}
+	return a.submit(r, opcode{ID: opAcceptHostKeys, Node: node, Fields: d}, "NODE_ACCEPT_HOST_KEYS("+node+")")
 }
 
 func (a *api) setRole(r *http.Request) (any, error) {

@@ -29,8 +29,20 @@ func (a *api) details(r *http.Request) (any, error) {
 	if !c.Version.IsZero() {
 		d.LastContact = known(a.now().Add(-c.Age))
 	}
+	d.PendingHostKeys = pendingHostKeys(n.PendingHostKeys)
 	d.Pending = append(d.Pending, pendingOf(s, n, c, d.Certificates)...)
 	return d, nil
+}
+
+func pendingHostKeys(p *state.PendingHostKeys) *wire.PendingHostKeys {
+	if p == nil {
+		return nil
+	}
+	digest, err := p.Digest()
+	if err != nil {
+		return nil // a value marshals
+	}
+	return &wire.PendingHostKeys{HostKeys: fingerprints(p.Keys), SSHPort: p.Port, Since: p.Since, Rejected: p.Rejected, Digest: digest}
 }
 
 func fingerprints(keys []cluster.SSHKey) []string {
@@ -82,6 +94,13 @@ func pendingOf(s *state.State, n *state.Node, c NodeStatus, certs []wire.NodeCer
 		if cert.Kind != state.CertCandidate && (cert.Name != n.Name || !slices.Equal(cert.Addresses, n.Addresses)) {
 			out = append(out, fmt.Sprintf("its %s certificate is for its former name or addresses", cert.Kind))
 		}
+	}
+	switch p := n.PendingHostKeys; {
+	case p == nil:
+	case p.Rejected:
+		out = append(out, "its sshd has host keys or a port that were rejected; ssh from other nodes refuses it")
+	default:
+		out = append(out, "its sshd has other host keys or another port, which wait for gnt-node accept-host-keys; ssh from other nodes refuses it until then")
 	}
 	for _, j := range s.SortedJobs() {
 		if !j.Status.Ended() && slices.ContainsFunc(j.Summary, func(t string) bool { return strings.Contains(t, "("+string(n.Name)+")") }) {

@@ -85,6 +85,7 @@ func (a *api) routes() []route {
 		{"POST", node + "/modify", a.modify, ""},
 		{"POST", node + "/rename", a.rename, ""},
 		{"POST", node + "/readd", a.readd, admin},
+		{"POST", node + "/host-keys", a.acceptHostKeys, admin},
 		{"GET", node + "/tags", a.nodeTags, ""},
 		{"PUT", node + "/tags", a.changeNodeTags, ""},
 		{"DELETE", node + "/tags", a.changeNodeTags, ""},

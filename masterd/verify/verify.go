@@ -107,6 +107,7 @@ func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func
 	c.maps()
 	c.certificates()
 	c.keys()
+	c.hostKeys()
 	c.logins(ctx)
 	c.address()
 	c.notes()

@@ -24,7 +24,7 @@ func Node(a *app) *cobra.Command {
 	cmd.AddCommand(
 		a.addCommand(), a.listNodesCommand(), listFieldsCommand(a, query.Nodes, "node"), a.nodeInfoCommand(), a.modifyCommand(), a.removeCommand(), a.tokensCommand(),
 	)
-	cmd.AddCommand(a.renameCommand())
+	cmd.AddCommand(a.renameCommand(), a.acceptHostKeysCommand())
 	cmd.AddCommand(a.nodeTagCommands()...)
 	return cmd
 }

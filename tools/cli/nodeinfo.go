@@ -115,6 +115,7 @@ func (r nodeReport) items() []item {
 		{"voter", yesNo(n.Voter)},
 		{"tags", append([]string{}, n.Tags...)},
 		{"ssh host keys", append([]string{}, d.HostKeys...)},
+		{"pending ssh host keys", pendingHostKeys(d.PendingHostKeys)},
 		{"root ssh keys", append([]string{}, d.SSHKeys...)},
 		{"certificates", certificateItems(d.Certificates)},
 		{"map confirmed", confirmed(n)},

@@ -20,6 +20,25 @@ type NodeDetails struct {
 	RPCUntil     *time.Time        `json:"rpc_until"`    // end of its trust in the map without news
 	SSHUntil     *time.Time        `json:"ssh_until"`
 	Pending      []string          `json:"pending"` // for people: what is not yet as it should be
+
+	PendingHostKeys *PendingHostKeys `json:"pending_host_keys,omitempty"`
+}
+
+// PendingHostKeys are what a master candidate says that its sshd has, and the
+// roster has not.
+type PendingHostKeys struct {
+	HostKeys []string       `json:"host_keys"` // fingerprints
+	SSHPort  uint16         `json:"ssh_port"`
+	Since    time.Time      `json:"since"`
+	Rejected bool           `json:"rejected"`
+	Digest   cluster.Digest `json:"digest"` // names them in a HostKeysDecision
+}
+
+// HostKeysDecision accepts or rejects pending host keys, if they are still the
+// same.
+type HostKeysDecision struct {
+	Digest cluster.Digest `json:"digest"`
+	Reject bool           `json:"reject,omitempty"`
 }
 
 // NodeCertificate is the newest certificate of a kind that was issued to a node.
