@@ -85,7 +85,7 @@ func (h *host) newHostKey() cluster.SSHKey {
 	return cluster.SSHKey{Type: pub.Type(), Blob: pub.Marshal()}
 }
 
-func shown(context.Context, netip.AddrPort, []cluster.SSHKey) error { return nil }
+func showsAll(context.Context, netip.AddrPort, []cluster.SSHKey) error { return nil }
 
 // lookNow returns when noded has looked at its sshd since the call: an order is
 // taken when the look before it is over.
@@ -158,7 +158,7 @@ func containsKey(text string, want cluster.SSHKey) bool {
 // restart.
 func TestPendingHostKeysAreSaidOnce(t *testing.T) {
 	h := newHost(t)
-	h.cfg.ShowsHostKeys = shown
+	h.cfg.ShowsHostKeys = showsAll
 	w := foundedOn(t, h)
 	w.verdict = func(pki.Hosts) rpc.HostKeysReply { return rpc.HostKeysReply{Verdict: "pending"} }
 	w.levelThree()
