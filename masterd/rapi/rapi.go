@@ -45,6 +45,9 @@ func serve(a *api, identify func(*http.Request) (Caller, error), record func(aud
 	for _, route := range a.routes() {
 		r.Handle(route.path, gate.of(route.permission(), route.do)).Methods(route.verb)
 	}
+	for _, path := range notOurs {
+		r.Handle(path, gate.of(cluster.PermissionRead, foreignResource))
+	}
 	return r
 }
 
@@ -98,6 +101,10 @@ func (a *api) routes() []route {
 		{"GET", job + "/wait", a.wait, write},
 		{"DELETE", job, a.cancel, ""},
 
+		{"GET", "/2/query/{what}", a.query, ""},
+		{"PUT", "/2/query/{what}", a.query, cluster.PermissionRead},
+		{"GET", "/2/query/{what}/fields", a.queryFields, ""},
+
 		{"DELETE", node, a.remove, admin},
 		{"GET", node + "/state", a.inspect, ""},
 		{"GET", node + "/details", a.details, ""},
@@ -114,6 +121,12 @@ func (a *api) routes() []route {
 		{"PUT", "/2/administrators/{name}", a.setAdministrator, admin},
 		{"DELETE", "/2/administrators/{name}", a.removeAdministrator, admin},
 	}
+}
+
+// notOurs are Ganeti's paths about what Rolekey does not have.
+var notOurs = []string{
+	"/2/instances", "/2/instances/{rest:.*}", "/2/instances-multi-alloc", "/2/groups", "/2/groups/{rest:.*}", "/2/networks", "/2/networks/{rest:.*}",
+	"/2/os", "/2/filters", "/2/filters/{rest:.*}", "/2/nodes/{node}/{what:powercycle|evacuate|migrate|storage}", "/2/nodes/{node}/storage/{rest:.*}",
 }
 
 // features are those that Ganeti's client asks for before it sends what we do
