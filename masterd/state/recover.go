@@ -152,7 +152,20 @@ func (d *draft) adopt(m *candmap.Map, roster *candmap.Roster) {
 	if set := roster.Settings(); set != nil {
 		d.Cluster.Name, d.Params.MasterAddress = set.Name, set.Address
 		d.FeatureLevel = max(d.FeatureLevel, LevelSettings)
+		d.adoptSSH(m, set.SSH)
 	}
+}
+
+// adoptSSH takes over how SSH keys are handled. Whether they are is seen by
+// whether there are any.
+func (d *draft) adoptSSH(m *candmap.Map, set *cluster.SSHSettings) {
+	d.Params.SSHSetup = slices.ContainsFunc(m.Candidates, func(c candmap.Candidate) bool { return len(c.SSH) > 0 })
+	if set == nil {
+		return
+	}
+	p := &d.Params
+	p.SSHKeyMode, p.SSHKeyType, p.SSHKeyBits, p.SSHKeyStorage, p.SSHAuthorize = set.KeyMode, set.KeyType, set.KeyBits, set.Storage, set.Authorize
+	d.FeatureLevel = max(d.FeatureLevel, LevelSSH)
 }
 
 // bury removes a node as NodeRemove does.
@@ -243,6 +256,7 @@ func (d *draft) install(r Revival, newest *candmap.Map) error {
 			WithHint("recover the cluster on a node that map %s lists", newest.At())
 	}
 	d.Master = r.Self
+	d.Shared = nil // those who lose the role know it: the next one is made by the new master
 	for id, old := range d.Nodes {
 		if id != r.Self && old.Keys == nil && !old.Flags.MasterCandidate || id == r.Self && old.Voter {
 			continue

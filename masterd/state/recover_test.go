@@ -269,3 +269,28 @@ func mustRecovery(m *candmap.Map) []byte {
 	b, _ := json.Marshal(m.Recovery)
 	return b
 }
+
+// TestG4RecoveredClusterForgetsTheSharedKey: whoever loses the role by a
+// recovery knows it. How keys are handled is taken from the newest roster, where
+// the state was behind.
+func TestG4RecoveredClusterForgetsTheSharedKey(t *testing.T) {
+	l := three(t)
+	behind := l.S
+	l.Do(state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelSSH})
+	l.Do(state.KindSharedKeys, state.SharedKeysChange{Keys: []state.SharedKey{shared(1)}})
+	l.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{
+		SSHKeyMode: new(cluster.KeyShared), SSHKeyStorage: new(cluster.StorageAgent), SSHKey: &cluster.SSHKeySpec{Type: "ecdsa", Bits: 384},
+	}})
+	l.Do(state.KindSSHKeys, lists(l.S, func(old []cluster.SSHKey) []cluster.SSHKey { return append(old[:1:1], shared(1).Public) }))
+	for name, s := range map[string]*state.State{"whole": l.S, "behind": behind} {
+		next := mustRecover(t, s, revival(l, 2))
+		if len(next.Shared) > 0 || next.Params.SSH() != l.S.Params.SSH() || next.FeatureLevel != state.LevelSSH || !next.Params.SSHSetup {
+			t.Errorf("%s: %d shared keys, settings %+v, level %d", name, len(next.Shared), next.Params.SSH(), next.FeatureLevel)
+		}
+	}
+	l.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{SSHSetup: new(false)}})
+	l.Do(state.KindSSHKeys, lists(l.S, func([]cluster.SSHKey) []cluster.SSHKey { return []cluster.SSHKey{} }))
+	if next := mustRecover(t, behind, revival(l, 2)); next.Params.SSHSetup {
+		t.Error("a cluster that left SSH alone does not any more")
+	}
+}
