@@ -15,12 +15,16 @@ import (
 func clusterSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
 	var op struct {
 		state.ParamsPatch
+		opSSH
 		RAPI bool `json:"rapi"`
 	}
 	if err := json.Unmarshal(raw, &op); err != nil {
 		return nil, errUnreadable
 	}
 	s := r.c.State()
+	if err := op.opSSH.into(s, &op.ParamsPatch); err != nil {
+		return nil, err
+	}
 	if err := roles.CheckParams(s, op.ParamsPatch, op.RAPI); err != nil {
 		return nil, err
 	}
@@ -32,12 +36,45 @@ func clusterSetParams(ctx context.Context, r *run, raw json.RawMessage) (json.Ra
 			r.say(m.String())
 		}
 	}
+	roll, retire := rollFor(s, after)
+	left.Steps, left.Retire = append(roll, left.Steps...), retire
 	for _, m := range roles.ParamsNotices(s.Params, after) {
 		r.say(m.String())
 	}
 	return r.commitCluster(ctx, state.KindParamsChange, left, func(u *state.JobUpdate) any {
 		return state.ParamsChange{Params: op.ParamsPatch, Job: u}
 	})
+}
+
+// opSSH are fields of OpClusterSet by Ganeti's names. It has them at init alone.
+type opSSH struct {
+	Setup *bool   `json:"modify_ssh_setup"`
+	Type  *string `json:"ssh_key_type"`
+	Bits  *int    `json:"ssh_key_bits"`
+}
+
+// into adds what they ask for. Bits without a type are of the type that there
+// is, and the same type without bits leaves these as they are.
+func (op opSSH) into(s *state.State, p *state.ParamsPatch) error {
+	if op.Setup != nil {
+		p.SSHSetup = op.Setup
+	}
+	if op.Type == nil && op.Bits == nil {
+		return nil
+	}
+	spec := s.Params.SSH().KeySpec()
+	if op.Type != nil && *op.Type != spec.Type {
+		spec = cluster.SSHKeySpec{Type: *op.Type}
+	}
+	if op.Bits != nil {
+		spec.Bits = *op.Bits
+	}
+	spec, err := cluster.ParseSSHKeySpec(spec.Type, spec.Bits)
+	if err != nil {
+		return prereq(roles.WrongInput, "%v", err)
+	}
+	p.SSHKey = &spec
+	return nil
 }
 
 // clusterRename changes the cluster's name. Its UUID, which everything is bound
@@ -81,8 +118,13 @@ func (r *run) rehearseCluster(kind string, left *resume, body any) (json.RawMess
 		return nil, asPrereq(err)
 	}
 	r.wouldDo("change the cluster, and publish a new map if that says something else")
-	if len(left.Steps) > 0 {
-		r.wouldDo("fill the candidate pool")
+	for _, step := range left.Steps {
+		switch step.Kind {
+		case stepRoll:
+			r.wouldDo("replace the SSH keys of the master candidates")
+		case roles.StepPool:
+			r.wouldDo("fill the candidate pool")
+		}
 	}
 	return json.Marshal(left.Results)
 }

@@ -62,15 +62,15 @@ func TestClusterErrors(t *testing.T) {
 		{"policy", setCluster(`"policy":"lax"`), `["OpPrereqError",["The opcode is not readable","wrong_input"]]`},
 		{
 			"over RAPI", setCluster(`"rapi_may_promote":true,"rapi":true`),
-			`["OpPrereqError",["rapi_may_promote, master_capability_rapi_modifiable, ssh_reach, ssh_authorize, policy and the cluster address cannot be changed over RAPI","wrong_state"]]`,
+			`["OpPrereqError",["rapi_may_promote, master_capability_rapi_modifiable, ssh_reach and the other settings of SSH, policy and the cluster address cannot be changed over RAPI","wrong_state"]]`,
 		},
 		{
 			"address over RAPI", setCluster(`"no_master_address":true,"rapi":true`),
-			`["OpPrereqError",["rapi_may_promote, master_capability_rapi_modifiable, ssh_reach, ssh_authorize, policy and the cluster address cannot be changed over RAPI","wrong_state"]]`,
+			`["OpPrereqError",["rapi_may_promote, master_capability_rapi_modifiable, ssh_reach and the other settings of SSH, policy and the cluster address cannot be changed over RAPI","wrong_state"]]`,
 		},
 		{
 			"way of authorizing over RAPI", setCluster(`"ssh_authorize":"command","rapi":true`),
-			`["OpPrereqError",["rapi_may_promote, master_capability_rapi_modifiable, ssh_reach, ssh_authorize, policy and the cluster address cannot be changed over RAPI","wrong_state"]]`,
+			`["OpPrereqError",["rapi_may_promote, master_capability_rapi_modifiable, ssh_reach and the other settings of SSH, policy and the cluster address cannot be changed over RAPI","wrong_state"]]`,
 		},
 		{"way of authorizing", setCluster(`"ssh_authorize":"both"`), `["OpPrereqError",["The opcode is not readable","wrong_input"]]`},
 		{"same name", `{"OP_ID":"OP_CLUSTER_RENAME","name":"lab.test"}`, `["OpPrereqError",["Neither the name nor the IP address of the cluster has changed","wrong_input"]]`},

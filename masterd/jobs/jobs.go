@@ -154,6 +154,7 @@ type run struct {
 	update state.JobUpdate
 	op     int
 	dry    bool        // the opcode only says what it would do
+	keep   bool        // the opcode leaves the shared SSH key as it is
 	idle   *hooks.Idle // of the opcode's pre phase; nil: an earlier master ran it
 }
 
@@ -164,6 +165,8 @@ type resume struct {
 	Steps   []roles.Step `json:"steps"`
 	Results [][2]string  `json:"results"`
 	Cert    []byte       `json:"cert,omitempty"` // of a promotion
+
+	Retire []cluster.SSHKey `json:"retire,omitempty"` // that stepRoll takes away
 
 	voters []cluster.NodeID // the map's voters after a loss; nil: they stay
 }
@@ -199,8 +202,10 @@ func (r *run) execute(ctx context.Context, raw json.RawMessage) (json.RawMessage
 		return r.rest(ctx, left)
 	}
 	var op struct {
-		ID     string `json:"OP_ID"`
-		DryRun bool   `json:"dry_run"`
+		ID       string `json:"OP_ID"`
+		DryRun   bool   `json:"dry_run"`
+		NoRotate bool   `json:"no_rotate"`
+		RAPI     bool   `json:"rapi"`
 	}
 	if err := json.Unmarshal(raw, &op); err != nil {
 		return nil, errUnreadable
@@ -209,7 +214,13 @@ func (r *run) execute(ctx context.Context, raw json.RawMessage) (json.RawMessage
 	if !ok {
 		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: fmt.Sprintf("Opcode %.64s is not known", op.ID)}
 	}
-	r.dry = op.DryRun
+	r.dry, r.keep = op.DryRun, op.NoRotate
+	switch {
+	case r.keep && op.RAPI:
+		return nil, prereq(roles.WrongState, "Only root on the master may leave the shared SSH key as it is")
+	case r.keep && !r.sharing():
+		return nil, prereq(roles.WrongInput, "There is nothing to be left unrotated: every master candidate has an SSH key of its own")
+	}
 	return do(ctx, r, raw)
 }
 

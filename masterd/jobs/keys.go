@@ -16,12 +16,19 @@ const (
 	keyPause    = 250 * time.Millisecond
 )
 
-// orderKeys has a node make candidate keys.
-func (r *run) orderKeys(ctx context.Context, id cluster.NodeID, req rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
+// patient gives orders for keys, and gives them again while they fail with what
+// passes.
+type patient struct {
+	c      keyMaker
+	passes func(error) bool
+}
+
+// KeyCreate has a node make candidate keys.
+func (p patient) KeyCreate(ctx context.Context, id cluster.NodeID, req rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
 	end := time.Now().Add(keyPatience)
 	for {
-		keys, err := r.c.KeyCreate(ctx, id, req)
-		if err == nil || !mayPass(err) || !time.Now().Before(end) {
+		keys, err := p.c.KeyCreate(ctx, id, req)
+		if err == nil || !p.passes(err) || !time.Now().Before(end) {
 			return keys, err
 		}
 		select {
@@ -34,8 +41,13 @@ func (r *run) orderKeys(ctx context.Context, id cluster.NodeID, req rpc.KeyCreat
 
 // mayPass reports whether the same order may be taken in a moment.
 func mayPass(err error) bool {
+	return cluster.CodeOf(err) == cluster.CodeUnavailable || notYet(err)
+}
+
+// notYet reports whether a node is there and may take the same order soon.
+func notYet(err error) bool {
 	switch cluster.CodeOf(err) {
-	case cluster.CodeUnavailable, cluster.CodeBusy, cluster.CodeMapStale, cluster.CodeNoMap:
+	case cluster.CodeBusy, cluster.CodeMapStale, cluster.CodeNoMap:
 		return true
 	}
 	return false

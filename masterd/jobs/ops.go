@@ -16,7 +16,6 @@ import (
 	"rolekey/masterd/state"
 	"rolekey/pki"
 	"rolekey/rpc"
-	"rolekey/sshkeys"
 )
 
 // The opcodes, by Ganeti's names.
@@ -28,6 +27,7 @@ const (
 	OpNodeRekey     = "OP_NODE_REKEY" // Rolekey's own
 	OpClusterSet    = "OP_CLUSTER_SET_PARAMS"
 	OpClusterRename = "OP_CLUSTER_RENAME"
+	OpClusterKeys   = "OP_CLUSTER_SSH_KEYS" // Rolekey's own
 )
 
 var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error){
@@ -43,6 +43,7 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpTagsDel:            tagsDel,
 	OpClusterSet:         clusterSetParams,
 	OpClusterRename:      clusterRename,
+	OpClusterKeys:        clusterKeys,
 	OpClusterRedist:      clusterRedist,
 }
 
@@ -112,38 +113,6 @@ func nodeRemove(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessa
 	return r.perform(ctx, func(s *state.State) (roles.Plan, error) { return roles.PlanRemove(s, op.Node) })
 }
 
-// stepPromote is the second half of a re-keying.
-const stepPromote roles.StepKind = "promote"
-
-// nodeRekey gives a candidate that has lost its keys a new set: it loses the
-// role, and with it whatever its old keys could do, and gets it again.
-func nodeRekey(ctx context.Context, r *run, raw json.RawMessage) (json.RawMessage, error) {
-	var op opNode
-	if err := json.Unmarshal(raw, &op); err != nil {
-		return nil, errUnreadable
-	}
-	s := r.c.State()
-	n, err := roles.Find(s, op.Node)
-	if err != nil {
-		return nil, err
-	}
-	if !n.Flags.MasterCandidate || n.UUID == s.Master {
-		return json.Marshal([][2]string{}) // its role has changed meanwhile
-	}
-	p := roles.Plan{
-		Node: n.UUID, Name: n.Name, OldFlags: n.Flags, NewFlags: n.Flags, OldRole: s.Role(n.UUID), NewRole: cluster.RoleRegular,
-		Steps: []roles.Step{
-			{Kind: roles.StepCommit, Node: n.UUID},
-			{Kind: roles.StepPublish, Node: n.UUID},
-			{Kind: roles.StepKeysDestroy, Node: n.UUID, MayFail: true},
-			{Kind: stepPromote, Node: n.UUID},
-		},
-	}
-	p.NewFlags.MasterCandidate = false
-	r.say(fmt.Sprintf(" - WARNING: Node %s has lost its candidate keys and gets new ones", n.Name))
-	return r.carryOut(ctx, p)
-}
-
 // carryOut does the steps of a plan up to its commit, which notes the rest.
 func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, error) {
 	for _, m := range p.Messages {
@@ -182,6 +151,9 @@ func (r *run) carryOut(ctx context.Context, p roles.Plan) (json.RawMessage, erro
 			}
 		case roles.StepCommit:
 			left.Steps = p.Steps[i+1:]
+			if p.Demotes() {
+				r.rotates(&left)
+			}
 			return r.commit(ctx, p, keys, &left)
 		}
 		if err != nil {
@@ -270,7 +242,8 @@ func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.Candida
 	}
 	s := r.c.State()
 	n := s.Node(id)
-	keys, err := r.orderKeys(ctx, id, rpc.KeyCreateRequest{Incarnation: n.Incarnation, SSHSetup: new(s.Params.SSHSetup)})
+	req := KeyRequest(s, n, nil)
+	keys, err := AskKeys(ctx, patient{r.c, mayPass}, s, n, req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("node %s does not make its candidate keys: %w", n.Name, err)
 	}
@@ -283,13 +256,8 @@ func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.Candida
 	if err := pki.CheckPossession(keys.Signing.Public(), s.Cluster.UUID, id, n.Incarnation, keys.Possession); err != nil {
 		return nil, nil, fmt.Errorf("node %s: %w", n.Name, err)
 	}
-	for _, k := range keys.SSH {
-		if _, err := sshkeys.ParseKey(k); err != nil {
-			return nil, nil, fmt.Errorf("node %s: %w", n.Name, err)
-		}
-	}
-	if !s.Params.SSHSetup {
-		keys.SSH = nil
+	if err := checkSSH(n, req.SSHKey, keys.SSH); err != nil {
+		return nil, nil, err
 	}
 	csr, err := pki.ParseCSR(keys.CSR)
 	if err != nil {
@@ -303,7 +271,7 @@ func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.Candida
 	if err != nil {
 		return nil, nil, err
 	}
-	return &state.CandidateKeys{Client: []cluster.Digest{cluster.DigestOf(der)}, Signing: keys.Signing, SSH: keys.SSH}, der, nil
+	return &state.CandidateKeys{Client: []cluster.Digest{cluster.DigestOf(der)}, Signing: keys.Signing, SSH: entryKeys(s, keys.SSH)}, der, nil
 }
 
 // commit makes the change and notes, in the same entry, what is left to do.
@@ -376,9 +344,12 @@ func bound(t *time.Time) string {
 // after does what follows the publication. The node has its new standing by
 // then, whatever becomes of these steps.
 func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) {
+	var failed error
 	for _, step := range left.Steps {
 		var err error
 		switch step.Kind {
+		case stepRoll:
+			failed = errors.Join(failed, r.roll(ctx, left))
 		case roles.StepKeysInstall:
 			err = r.install(ctx, left)
 		case roles.StepKeysDestroy:
@@ -399,6 +370,9 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 			r.say(fmt.Sprintf(" - WARNING: %v", err))
 		}
 	}
+	if failed != nil {
+		return nil, failed
+	}
 	return json.Marshal(left.Results)
 }
 
@@ -412,9 +386,8 @@ func (r *run) rotateGossip(ctx context.Context) error {
 }
 
 func (r *run) install(ctx context.Context, left *resume) error {
-	keys, err := r.c.KeyCreate(ctx, left.Node.UUID, rpc.KeyCreateRequest{
-		Incarnation: left.Node.Incarnation, Certificate: left.Cert, SSHSetup: new(r.c.State().Params.SSHSetup),
-	})
+	s := r.c.State()
+	keys, err := AskKeys(ctx, r.c, s, &left.Node, KeyRequest(s, &left.Node, left.Cert))
 	if err != nil {
 		return fmt.Errorf("node %s has not confirmed its certificate; the master tries again until it does: %w", left.Node.Name, err)
 	}

@@ -39,6 +39,7 @@ type machine struct {
 	spoil     func(*rpc.CandidateKeys)
 	refuse    int // so many orders for keys
 	refusal   error
+	ssh       sshSide
 }
 
 // world is a Cluster over a replicated state that needs no raft, with one
@@ -89,6 +90,8 @@ func newWorld(t *testing.T, n, candidates int) *world {
 			w.promoteByHand(i)
 		}
 	}
+	w.at(1).hold(g.Node.Keys.SSH[0], cluster.StorageFile)
+	w.spreadMap()
 	return w
 }
 
@@ -102,6 +105,7 @@ func (w *world) promoteByHand(i int) {
 	m := w.machines[statetest.ID(i)]
 	m.signing = ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
 	m.installed = keys.Client[0]
+	m.hold(keys.SSH[0], cluster.StorageFile)
 	if i%2 == 1 {
 		voters := []cluster.NodeID{}
 		for v := 1; v <= i; v++ {
@@ -166,8 +170,12 @@ func (w *world) Change(ctx context.Context, kind string, body any, _, _ string) 
 }
 
 func (w *world) commit(kind string, body any) error {
+	before := w.lab.S.Head().Version
 	if _, err := w.lab.Try(kind, body); err != nil {
 		return err
+	}
+	if w.lab.S.Head().Version != before {
+		w.spreadMap()
 	}
 	close(w.changed)
 	w.changed = make(chan struct{})
@@ -300,7 +308,13 @@ func (w *world) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCre
 		if want := w.lab.S.Params.SSHSetup; r.SSHSetup == nil || *r.SSHSetup != want {
 			w.t.Errorf("%s is not told that SSH is set up: %v", n.Name, want)
 		}
-		keys, err = m.keys(w.lab.S, n, r.Certificate)
+		if keys, err = m.keys(w.lab.S, n, r.Certificate); err == nil && r.SSHKey != nil {
+			keys.SSH = nil
+			err = m.sshKey(w.t, w.lab.S, n, r.SSHKey, &keys)
+		}
+		if err == nil && m.spoil != nil {
+			m.spoil(&keys)
+		}
 		return err
 	})
 	return keys, err
@@ -332,9 +346,6 @@ func (m *machine) keys(s *state.State, n *state.Node, cert []byte) (keys rpc.Can
 		SSH: []cluster.SSHKey{statetest.SSHKey(int(n.UUID[7]), "made")}, Installed: m.installed,
 	}
 	keys.Possession, err = pki.ProvePossession(m.signing, s.Cluster.UUID, n.UUID, n.Incarnation)
-	if m.spoil != nil {
-		m.spoil(&keys)
-	}
 	return keys, err
 }
 
@@ -349,6 +360,7 @@ func (w *world) KeyDestroy(ctx context.Context, node cluster.NodeID) (reply rpc.
 		}
 		reply.Problems = m.problems
 		m.signing, m.csr, m.installed = nil, nil, cluster.Digest{}
+		m.ssh.held = nil
 		return nil
 	})
 	return reply, err

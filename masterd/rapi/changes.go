@@ -22,9 +22,10 @@ type opcode struct {
 	*wire.NodeModify
 	*wire.Verify
 	*wire.Tags
-	DryRun bool `json:"dry_run,omitempty"`
-	RAPI   bool `json:"rapi,omitempty"` // it came over the network, and must not raise privileges
-	Fields any  `json:"-"`              // an object, whose members are the opcode's other fields
+	DryRun   bool `json:"dry_run,omitempty"`
+	NoRotate bool `json:"no_rotate,omitempty"`
+	RAPI     bool `json:"rapi,omitempty"` // it came over the network, and must not raise privileges
+	Fields   any  `json:"-"`              // an object, whose members are the opcode's other fields
 }
 
 // MarshalJSON joins the members of Fields to the others.
@@ -45,7 +46,7 @@ func (op opcode) MarshalJSON() ([]byte, error) {
 // release, who may be the one to carry it out, does not know it or would
 // overlook a part of it.
 func (op opcode) level() int {
-	if op.ID == opAcceptHostKeys {
+	if m, ok := op.Fields.(wire.ClusterModify); op.ID == opAcceptHostKeys || op.NoRotate || ok && m.SSHKeys() {
 		return state.LevelSSH
 	}
 	if op.DryRun || op.Tags != nil || op.Fields != nil || op.NodeModify != nil && op.Moves() {
@@ -60,7 +61,7 @@ func (a *api) submit(r *http.Request, op opcode, summary string) (any, error) {
 		return nil, err
 	}
 	op.RAPI = !callerOf(r).Local
-	op.DryRun = flag(r, "dry-run", "dry_run")
+	op.DryRun, op.NoRotate = flag(r, "dry-run", "dry_run"), flag(r, "no-rotate", "no_rotate")
 	if err := a.needs(op.level()); err != nil {
 		return nil, err
 	}

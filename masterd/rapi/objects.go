@@ -1,6 +1,7 @@
 package rapi
 
 import (
+	"cmp"
 	"encoding/base64"
 	"math"
 	"net/http"
@@ -31,7 +32,7 @@ func (a *api) info(*http.Request) (any, error) {
 		PoolSize: s.Params.CandidatePoolSize, Tags: append([]string{}, s.Cluster.Tags...), UIDPool: []int{}, ReservedLVs: []string{},
 		HiddenOS: []string{}, BlacklistedOS: []string{}, DiskTemplates: []string{}, Compression: []string{},
 		CTime: seconds(s.Cluster.Created), IPVersion: 4,
-		ModifySSHSetup: s.Params.SSHSetup, SSHKeyType: "ed25519", SSHKeyBits: 256,
+		ModifySSHSetup: s.Params.SSHSetup, SSHKeyType: s.Params.SSH().KeyType, SSHKeyBits: cmp.Or(s.Params.SSHKeyBits, 256),
 		Rolekey: a.rolekeyInfo(s),
 	}
 	if a := s.Params.MasterAddress; a != nil {
@@ -60,7 +61,8 @@ func (a *api) rolekeyInfo(s *state.State) wire.RolekeyInfo {
 		Self: a.b.Self(), Ready: a.b.Ready() == nil,
 		MapEpoch: head.Version.Epoch, MapVersion: head.Version.Version, MapHash: head.Hash,
 		LeaseSeconds: p.LeaseSeconds, SSHLeaseSeconds: p.SSHLeaseSeconds, Policy: p.Policy, SSHReach: p.SSHReach,
-		SSHKeyMode: string(p.SSHKeyMode), SSHAuthorize: string(p.SSH().Authorize), RAPIMayPromote: p.RAPIMayPromote, RAPIMayCapable: p.MasterCapabilityRAPIModifiable,
+		SSHKeyMode: string(p.SSHKeyMode), SSHKeyStorage: string(p.SSH().Storage), SSHAuthorize: string(p.SSH().Authorize),
+		RAPIMayPromote: p.RAPIMayPromote, RAPIMayCapable: p.MasterCapabilityRAPIModifiable,
 		FeatureLevel: s.FeatureLevel, RecoveryKeys: len(s.Recovery.Keys), Nodes: len(s.Nodes),
 		Candidates: names(s, candidates), Voters: names(s, s.Voters()),
 		QueueDrained: s.QueueDrained,

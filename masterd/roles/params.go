@@ -18,10 +18,15 @@ func CheckParams(s *state.State, c state.ParamsPatch, rapi bool) error {
 	if c.CandidatePoolSize != nil && (*c.CandidatePoolSize < 1 || *c.CandidatePoolSize > state.MaxPool) {
 		return refuse(WrongInput, "Candidate pool size %d is not valid: want 1 to %d", *c.CandidatePoolSize, state.MaxPool)
 	}
+	ssh := c.SSHSetup != nil || c.SSHKeyMode != nil || c.SSHKey != nil || c.SSHKeyStorage != nil || c.SSHAuthorize != nil
 	if rapi && (c.RAPIMayPromote != nil || c.MasterCapabilityRAPIModifiable != nil || c.SSHReach != nil || c.Policy != nil ||
-		c.SSHAuthorize != nil || c.MasterAddress != nil || c.NoMasterAddress) {
-		return refuse(WrongState, "rapi_may_promote, master_capability_rapi_modifiable, ssh_reach, ssh_authorize, policy and the cluster address cannot be changed over RAPI").
+		c.MasterAddress != nil || c.NoMasterAddress || ssh) {
+		return refuse(WrongState, "rapi_may_promote, master_capability_rapi_modifiable, ssh_reach and the other settings of SSH, policy and the cluster address cannot be changed over RAPI").
 			withHint("On the master, as root: gnt-cluster modify")
+	}
+	if ssh && s.FeatureLevel < state.LevelSSH {
+		return refuse(WrongState, "Changing the settings of SSH needs feature level %d, and the cluster is at level %d", state.LevelSSH, s.FeatureLevel).
+			withHint("Upgrade rolekey on all nodes; gnt-cluster info shows the level")
 	}
 	return nil
 }
@@ -39,11 +44,32 @@ func ParamsNotices(old, next state.Params) []Message {
 	if o, n := old.SSH().Authorize, next.SSH().Authorize; o != n && n == cluster.AuthorizeCommand {
 		out = append(out, warning("Logins with the cluster's SSH keys will end with the map lease: a node that is cut off from the cluster for longer lets in nobody but the holders of the administrator's own keys"))
 	}
+	out = append(out, sshNotices(old, next)...)
 	if !old.RAPIMayPromote && next.RAPIMayPromote {
 		out = append(out, warning("A RAPI user who may write can make any master capable node a candidate, which holds root's keys"))
 	}
 	if !old.MasterCapabilityRAPIModifiable && next.MasterCapabilityRAPIModifiable {
 		out = append(out, warning("A RAPI user who may write can make any node master capable"))
+	}
+	return out
+}
+
+// sshNotices say what a change means for the SSH keys of the candidates.
+func sshNotices(old, next state.Params) []Message {
+	var out []Message
+	shared := next.SSHSetup && next.SSHKeyMode == cluster.KeyShared
+	if shared && (old.SSHKeyMode != next.SSHKeyMode || !old.SSHSetup) {
+		out = append(out, warning("All master candidates will hold one SSH key. What a former candidate keeps of it is worth nothing only once it is replaced, "+
+			"which happens at every loss of the role, unless --no-rotate forbids it"))
+	}
+	if shared && next.SSHReach == cluster.ReachMaster && (old.SSHReach != next.SSHReach || old.SSHKeyMode != next.SSHKeyMode) {
+		out = append(out, warning("With a shared key it is only by its addresses that a node tells the master from the other candidates"))
+	}
+	if next.SSHSetup && next.SSHKeyStorage == cluster.StorageAgent && old.SSHKeyStorage != next.SSHKeyStorage {
+		out = append(out, info("Keys will be in noded's memory alone: a candidate whose noded was restarted has none until the master has given it a new one"))
+	}
+	if old.SSHSetup && !next.SSHSetup {
+		out = append(out, warning("The nodes will take the cluster's keys and entries out of root's SSH files. What you need to reach them by SSH must be in these files without them"))
 	}
 	return out
 }

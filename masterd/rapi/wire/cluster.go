@@ -18,6 +18,20 @@ type ClusterModify struct {
 
 	MasterAddress   *cluster.MasterAddress `json:"master_address,omitempty"`
 	NoMasterAddress bool                   `json:"no_master_address,omitempty"`
+
+	// How root's SSH keys are handled. Ganeti has the first three as parameters,
+	// and sets them at init alone.
+	ModifySSHSetup *bool                  `json:"modify_ssh_setup,omitempty"`
+	SSHKeyType     *string                `json:"ssh_key_type,omitempty"`
+	SSHKeyBits     *int                   `json:"ssh_key_bits,omitempty"`
+	SSHKeyMode     *cluster.SSHKeyMode    `json:"ssh_key_mode,omitempty"`
+	SSHKeyStorage  *cluster.SSHKeyStorage `json:"ssh_key_storage,omitempty"`
+}
+
+// SSHKeys reports whether the request is about SSH keys, and so needs the level
+// of these.
+func (m ClusterModify) SSHKeys() bool {
+	return m.ModifySSHSetup != nil || m.SSHAuthorize != nil || m.SSHKeyType != nil || m.SSHKeyBits != nil || m.SSHKeyMode != nil || m.SSHKeyStorage != nil
 }
 
 // ClusterRename is the body of a request to rename the cluster.

@@ -79,6 +79,7 @@ type RolekeyInfo struct {
 	SSHReach        cluster.SSHReach `json:"ssh_reach"`
 	SSHKeyMode      string           `json:"ssh_key_mode"`
 	SSHAuthorize    string           `json:"ssh_authorize"`
+	SSHKeyStorage   string           `json:"ssh_key_storage"`
 	RAPIMayPromote  bool             `json:"rapi_may_promote"`
 	RAPIMayCapable  bool             `json:"master_capability_rapi_modifiable"`
 	FeatureLevel    int              `json:"feature_level"`
