@@ -144,6 +144,8 @@ func firstState(ca *pki.CA, r *rpc.BootstrapRequest, node state.Node) (*state.St
 	p := state.DefaultParams
 	p.CandidatePoolSize, p.LeaseSeconds, p.SSHLeaseSeconds = r.Init.CandidatePoolSize, r.Init.LeaseSeconds, r.Init.SSHLeaseSeconds
 	p.Policy, p.SSHReach, p.SSHSetup = r.Init.Policy, r.Init.SSHReach, r.Init.SSHSetup
+	ssh := r.Init.SSHSettings()
+	p.SSHKeyMode, p.SSHKeyType, p.SSHKeyBits, p.SSHKeyStorage = ssh.KeyMode, ssh.KeyType, ssh.KeyBits, ssh.Storage
 	if a := r.Init.SSHAuthorize; a != cluster.DefaultSSHSettings.Authorize {
 		p.SSHAuthorize = a // empty: the default
 	}

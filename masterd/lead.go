@@ -46,6 +46,7 @@ type leader struct {
 	admitting  chan struct{} // held by whoever asks hooks about a new node
 	ready      chan struct{} // closes when this node has named itself master
 	ensured    map[cluster.NodeID]ensured
+	rolled     time.Time                    // when a job was last given to replace SSH keys
 	levelAsked time.Time                    // when the nodes were asked last whether they are upgraded
 	again      map[cluster.NodeID]time.Time // when a job was last given to promote a node again
 	former     cluster.NodeID               // the master before this one; zero: this node was it

@@ -55,12 +55,18 @@ type keyTwin struct {
 	asked []cluster.NodeID
 	ssh   bool // the last one was asked for an SSH key
 	fail  error
+	reply func(node cluster.NodeID, r rpc.KeyCreateRequest) rpc.CandidateKeys // nil: only the certificate
 }
 
 func (k *keyTwin) KeyCreate(_ context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.asked, k.ssh = append(k.asked, node), r.SSHSetup != nil && *r.SSHSetup
+	if k.reply != nil {
+		keys := k.reply(node, r)
+		keys.Installed = cluster.DigestOf(r.Certificate)
+		return keys, k.fail
+	}
 	return rpc.CandidateKeys{Installed: cluster.DigestOf(r.Certificate)}, k.fail
 }
 

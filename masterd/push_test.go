@@ -29,6 +29,7 @@ type nodedTwin struct {
 	answer  func(d rpc.MapDelivery) (rpc.MapAck, error)
 	got     []rpc.MapDelivery
 	beacons int
+	missing bool // it says that it lacks its SSH key
 }
 
 func newNodeds() *nodeds { return &nodeds{nodes: map[cluster.NodeID]*nodedTwin{}} }
@@ -36,8 +37,10 @@ func newNodeds() *nodeds { return &nodeds{nodes: map[cluster.NodeID]*nodedTwin{}
 func (n *nodeds) PutMap(ctx context.Context, node cluster.NodeID, d rpc.MapDelivery) (rpc.MapAck, error) {
 	n.mu.Lock()
 	twin := n.nodes[node]
+	var missing bool
 	if twin != nil {
 		twin.got = append(twin.got, d)
+		missing = twin.missing
 	}
 	n.mu.Unlock()
 	if twin == nil {
@@ -51,21 +54,23 @@ func (n *nodeds) PutMap(ctx context.Context, node cluster.NodeID, d rpc.MapDeliv
 	if err != nil {
 		return rpc.MapAck{}, err
 	}
-	return rpc.MapAck{Version: m.At(), Fresh: true}, nil
+	return rpc.MapAck{Version: m.At(), Fresh: true, SSHMissing: missing}, nil
 }
 
 func (n *nodeds) PutBeacon(ctx context.Context, node cluster.NodeID, _ candmap.Envelope) (rpc.MapAck, error) {
 	n.mu.Lock()
 	twin := n.nodes[node]
+	var missing bool
 	if twin != nil {
 		twin.beacons++
+		missing = twin.missing
 	}
 	n.mu.Unlock()
 	if twin == nil {
 		<-ctx.Done()
 		return rpc.MapAck{}, ctx.Err()
 	}
-	return rpc.MapAck{Fresh: true}, nil
+	return rpc.MapAck{Fresh: true, SSHMissing: missing}, nil
 }
 
 func (n *nodeds) up(ids ...cluster.NodeID) {

@@ -23,6 +23,7 @@ func (l *leader) reconcile(ctx context.Context) error {
 		l.publishHead(ctx)
 		l.catchUp(ctx)
 		l.ensureKeys(ctx)
+		l.ensureSSHKeys(ctx)
 		l.raiseLevel(ctx)
 		l.promoteAgain(ctx)
 		moved, err := l.stepVoters(ctx)

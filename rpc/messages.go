@@ -62,6 +62,9 @@ type MapAck struct {
 	// SSHCommand tells that sshd asks noded at each login. SSHUntil is then when
 	// noded stops letting keys in.
 	SSHCommand bool `json:"ssh_command,omitempty"`
+	// SSHMissing: it is a candidate whose entry lists SSH keys, and holds none of
+	// them.
+	SSHMissing bool `json:"ssh_missing,omitempty"`
 }
 
 // MapPull answers MethodMapGet: what the node can prove after the version asked for.
