@@ -101,6 +101,9 @@ func (d *Daemon) completeInit(r *rpc.InitRequest) error {
 			return badRequest("the cluster address %s is this node's own; it moves with the master role, so it must be one that no node has", a.Address.Addr())
 		}
 	}
+	if err := r.SSHSettings().Check(); err != nil {
+		return badRequest("%v", err)
+	}
 	lease, sshLease := time.Duration(r.LeaseSeconds)*time.Second, time.Duration(r.SSHLeaseSeconds)*time.Second
 	switch {
 	case r.CandidatePoolSize < 1:

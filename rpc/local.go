@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 
@@ -42,9 +43,22 @@ type InitRequest struct {
 	SSHReach          cluster.SSHReach `json:"ssh_reach,omitempty"`
 	SSHSetup          bool             `json:"ssh_setup"`
 
-	SSHAuthorize cluster.SSHAuthorize `json:"ssh_authorize,omitempty"` // empty: the default
+	SSHAuthorize  cluster.SSHAuthorize  `json:"ssh_authorize,omitempty"` // empty: the default
+	SSHKeyMode    cluster.SSHKeyMode    `json:"ssh_key_mode,omitempty"`
+	SSHKeyType    string                `json:"ssh_key_type,omitempty"`
+	SSHKeyBits    int                   `json:"ssh_key_bits,omitempty"`
+	SSHKeyStorage cluster.SSHKeyStorage `json:"ssh_key_storage,omitempty"`
 
 	MasterAddress *cluster.MasterAddress `json:"master_address,omitempty"` // nil: the cluster has none
+}
+
+// SSHSettings returns how the new cluster handles SSH keys.
+func (r InitRequest) SSHSettings() cluster.SSHSettings {
+	d := cluster.DefaultSSHSettings
+	return cluster.SSHSettings{
+		KeyMode: cmp.Or(r.SSHKeyMode, d.KeyMode), KeyType: cmp.Or(r.SSHKeyType, d.KeyType), KeyBits: r.SSHKeyBits,
+		Storage: cmp.Or(r.SSHKeyStorage, d.Storage), Authorize: cmp.Or(r.SSHAuthorize, d.Authorize),
+	}
 }
 
 // InitReply tells what was made.

@@ -17,6 +17,7 @@ import (
 func (a *app) addCommand() *cobra.Command {
 	var req wire.Admit
 	var at place
+	var s submission
 	ttl := time.Hour
 	cmd := a.jsonFlag(&cobra.Command{
 		Use:   "add NAME",
@@ -39,7 +40,10 @@ keeps UUID and tags. The master cannot be added again.`,
 			if err := admitRequest(&req, at, args[0], ttl); err != nil {
 				return err
 			}
-			return a.add(cmd.Context(), req)
+			if s.noRotate && !req.Readd {
+				return usage("--no-rotate goes with --readd")
+			}
+			return a.add(cmd.Context(), s, req)
 		},
 	})
 	f := cmd.Flags()
@@ -48,6 +52,7 @@ keeps UUID and tags. The master cannot be added again.`,
 	f.BoolVar(&req.Readd, "readd", false, "the node is in the cluster, and its machine was set up again")
 	f.Var(switchValue{&req.MasterCapable}, "master-capable", "whether the node may become a master candidate")
 	f.Var(switchValue{&req.VMCapable}, "vm-capable", "whether the node may host instances")
+	s.rotateFlag(cmd)
 	return cmd
 }
 
@@ -83,13 +88,13 @@ type added struct {
 	Unreachable []wire.Unreachable `json:"unreachable,omitempty"` // by the loss of the former life's role
 }
 
-func (a *app) add(ctx context.Context, req wire.Admit) error {
+func (a *app) add(ctx context.Context, s submission, req wire.Admit) error {
 	if err := a.checkKnown(ctx, &req); err != nil {
 		return err
 	}
 	var open []wire.Unreachable
 	if req.Readd {
-		_, state, _, err := a.change(ctx, submission{}, http.MethodPost, nodePath(string(req.Name), "/readd"), struct{}{})
+		_, state, _, err := a.change(ctx, s, http.MethodPost, nodePath(string(req.Name), "/readd"), struct{}{})
 		if err != nil {
 			return err
 		}

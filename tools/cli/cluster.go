@@ -190,6 +190,7 @@ func infoItems(i wire.Info) []item {
 			{"ssh_key_type", i.SSHKeyType},
 			{"ssh_key_bits", i.SSHKeyBits},
 			{"ssh key mode", r.SSHKeyMode},
+			{"ssh key storage", r.SSHKeyStorage},
 			{"ssh reach", string(r.SSHReach)},
 			{"ssh authorize", r.SSHAuthorize},
 			{"ssh lease", seconds(r.SSHLeaseSeconds)},

@@ -203,7 +203,7 @@ func TestInit(t *testing.T) {
 	}
 	r := m.run(Cluster, "init", "lab.test", "--node-name", "node1.lab.test", "--address", "10.77.0.1", "--recovery-recipient", "@"+recipients,
 		"--recovery-recipient", "age1abc", "-C", "3", "--map-lease", "3s", "--ssh-lease", "90m", "--map-policy", "best_effort", "--ssh-reach", "master", "--no-ssh-setup", "--ssh-authorize", "command",
-		"--master-netdev", "eth0", "--master-ip", "10.77.0.9/24")
+		"--master-netdev", "eth0", "--master-ip", "10.77.0.9/24", "--ssh-key-type", "ecdsa", "--ssh-key-mode", "shared", "--ssh-key-storage", "agent")
 	if r.code != ExitOK || r.out != "" || !strings.Contains(r.err, "/root/recovery") {
 		t.Fatalf("%+v", r)
 	}
@@ -213,7 +213,7 @@ func TestInit(t *testing.T) {
 	}
 	const want = `{"cluster":"lab.test","node":"node1.lab.test","addresses":["10.77.0.1"],"recovery_recipient":["ssh-ed25519 AAAA me","age1xyz","age1abc"],` +
 		`"no_recovery_key":false,"candidate_pool_size":3,"lease_seconds":3,"ssh_lease_seconds":5400,"policy":"best_effort","ssh_reach":"master","ssh_setup":false,` +
-		`"ssh_authorize":"command","master_address":{"address":"10.77.0.9/24","netdev":"eth0"}}`
+		`"ssh_authorize":"command","ssh_key_mode":"shared","ssh_key_type":"ecdsa","ssh_key_bits":256,"ssh_key_storage":"agent","master_address":{"address":"10.77.0.9/24","netdev":"eth0"}}`
 	if string(got) != want {
 		t.Errorf("request %s\nwant    %s", got, want)
 	}

@@ -19,6 +19,7 @@ type clusterChange struct {
 	policy, sshReach string
 	authorize        string
 	address          addressFlags
+	ssh              sshFlags
 	m                wire.ClusterModify
 }
 
@@ -41,6 +42,8 @@ A larger candidate pool is filled at once. A smaller one takes the role from
 nobody: the command says who stays a candidate.`,
 		Example: `  gnt-cluster modify --candidate-pool-size=7
   gnt-cluster modify --ssh-reach=master --map-lease=1m
+  gnt-cluster modify --ssh-key-type=ecdsa --ssh-key-bits=384
+  gnt-cluster modify --ssh-key-mode=shared --ssh-key-storage=agent
   gnt-cluster modify --master-netdev=eth0 --master-ip=192.0.2.9/24`,
 		Args: exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -59,6 +62,8 @@ nobody: the command says who stays a candidate.`,
 	f.StringVar(&c.authorize, "ssh-authorize", "", "how sshd learns the cluster's keys: file or command")
 	f.Var(switchValue{&c.m.RAPIMayPromote}, "rapi-may-promote", "whether RAPI users who may write may make nodes candidates")
 	f.Var(switchValue{&c.m.MasterCapabilityRAPIModifiable}, "master-capability-rapi-modifiable", "whether they may change master_capable")
+	c.ssh.add(cmd)
+	f.Var(switchValue{&c.m.ModifySSHSetup}, "ssh-setup", "whether the cluster manages root's SSH keys and files")
 	c.address.add(cmd)
 	f.BoolVar(&c.address.none, "no-master-ip", false, "let the master hold no address")
 	s.flags(cmd)
@@ -129,6 +134,9 @@ func (c *clusterChange) read(cmd *cobra.Command) error {
 			return usage("%v", err)
 		}
 		c.m.SSHAuthorize = &w
+	}
+	if err := c.ssh.into(given, &c.m); err != nil {
+		return err
 	}
 	c.m.NoMasterAddress = c.address.none
 	if c.m.MasterAddress, err = c.address.read(); err != nil {

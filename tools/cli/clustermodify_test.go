@@ -30,6 +30,9 @@ func TestModifyCluster(t *testing.T) {
 		{"--rapi-may-promote=no", map[string]any{"rapi_may_promote": false}},
 		{"--master-netdev=eth0 --master-ip=192.0.2.9/24", map[string]any{"master_address": map[string]any{"address": "192.0.2.9/24", "netdev": "eth0"}}},
 		{"--master-netdev=eth0 --master-ip=2001:db8::9", map[string]any{"master_address": map[string]any{"address": "2001:db8::9/128", "netdev": "eth0"}}},
+		{"--ssh-key-mode=shared --ssh-key-storage=agent", map[string]any{"ssh_key_mode": "shared", "ssh_key_storage": "agent"}},
+		{"--ssh-key-type=ecdsa --ssh-key-bits=384", map[string]any{"ssh_key_type": "ecdsa", "ssh_key_bits": 384.0}},
+		{"--ssh-key-bits=521 --ssh-setup=no", map[string]any{"ssh_key_bits": 521.0, "modify_ssh_setup": false}},
 		{"--no-master-ip", map[string]any{"no_master_address": true}},
 	} {
 		m := upgraded(t, 1)
@@ -60,6 +63,11 @@ func TestModifyClusterRefusesNonsense(t *testing.T) {
 		"--map-policy=lax":                      "want strict or best_effort",
 		"--ssh-reach=all":                       "want candidates or master",
 		"--ssh-authorize=both":                  "want file or command",
+		"--ssh-key-type=dsa":                    `ssh key type "dsa": want ed25519, ecdsa or rsa`,
+		"--ssh-key-type=rsa --ssh-key-bits=512": "rsa keys have 3072 to 8192 here",
+		"--ssh-key-mode=own":                    "want per-candidate or shared",
+		"--ssh-key-storage=tpm":                 "want file or agent",
+		"--ssh-setup=maybe":                     "yes or no",
 		"--master-ip=192.0.2.9/24":              "together",
 		"--master-netdev=eth0":                  "together",
 		"--master-netdev=eth0 --master-ip=x":    "want an address, with or without",

@@ -40,6 +40,7 @@ type initFlags struct {
 	policy, sshReach  string
 	authorize         string
 	master            addressFlags
+	ssh               sshFlags
 }
 
 func (a *app) initCommand() *cobra.Command {
@@ -84,6 +85,7 @@ func (f *initFlags) add(cmd *cobra.Command) {
 	s.StringVar(&f.sshReach, "ssh-reach", string(cluster.ReachCandidates), "whose SSH keys open the nodes: candidates or master")
 	s.StringVar(&f.authorize, "ssh-authorize", string(cluster.AuthorizeFile), "how sshd learns the cluster's keys: file or command")
 	s.BoolVar(&f.noSSH, "no-ssh-setup", false, "leave SSH keys and files alone")
+	f.ssh.add(cmd)
 	f.master.add(cmd)
 }
 
@@ -120,6 +122,9 @@ func (f *initFlags) request(name string) (req rpc.InitRequest, err error) {
 	}
 	if req.SSHAuthorize, err = cluster.ParseSSHAuthorize(f.authorize); err != nil {
 		return req, usage("%v", err)
+	}
+	if err = f.ssh.found(&req); err != nil {
+		return req, err
 	}
 	if req.MasterAddress, err = f.master.read(); err != nil {
 		return req, err

@@ -162,12 +162,19 @@ type submission struct {
 	submit  bool // and do not wait
 	printID bool
 	dryRun  bool // check and say, and change nothing
+
+	noRotate bool // where a role is lost, the shared SSH key stays
 }
 
 func (s *submission) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&s.submit, "submit", false, "print the job's id and do not wait for it")
 	cmd.Flags().BoolVar(&s.printID, "print-jobid", false, "print the job's id first")
 	cmd.Flags().BoolVar(&s.dryRun, "dry-run", false, "check everything, say what would be done, and change nothing")
+}
+
+// rotateFlag is for what can end a role.
+func (s *submission) rotateFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&s.noRotate, "no-rotate", false, "do not replace the SSH key that all candidates share, although this one knows it")
 }
 
 // done returns the word for what was done, or would have been.
@@ -183,6 +190,9 @@ func (s submission) done(was, would string) string {
 func (a *app) change(ctx context.Context, s submission, verb, path string, body any) (id int64, state jobState, ok bool, err error) {
 	if s.dryRun {
 		path = withQuery(path, "dry-run=1")
+	}
+	if s.noRotate {
+		path = withQuery(path, "no-rotate=1")
 	}
 	if err = a.client.call(ctx, verb, path, body, &id); err != nil {
 		return 0, state, false, err

@@ -83,6 +83,7 @@ address beside the old one first, name both here, and later the new one alone.`,
 	at.flags(f, "the node's addresses, instead of those it has; the first is the primary one (repeatable)")
 	f.BoolVarP(&m.Force, "force", "f", false, "take new addresses although the node does not answer there")
 	s.flags(cmd)
+	s.rotateFlag(cmd)
 	return cmd
 }
 
@@ -139,5 +140,6 @@ what is left of the cluster.`,
 		},
 	})
 	s.flags(cmd)
+	s.rotateFlag(cmd)
 	return cmd
 }
