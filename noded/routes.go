@@ -34,6 +34,7 @@ func (d *Daemon) localRoutes() http.Handler {
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalRecover, d.serveRecover)
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalRestore, d.serveRestore)
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalPeers, d.servePeers)
+	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalSSH, d.serveSSHWay)
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalAuthorizedKeys, d.serveAuthorizedKeys)
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalStatus, d.serveStatus)
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalView, d.serveView)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"rolekey/internal/lab"
+	"rolekey/internal/paths"
 )
 
 // TestCommandAndCopyfile: from the master to all nodes by real ssh, with the key
@@ -61,4 +62,33 @@ func TestCommandAndCopyfile(t *testing.T) {
 		}
 		return r.Want(0)
 	})
+}
+
+// TestSSH: gnt-cluster ssh needs nothing that was written for plain ssh.
+func TestSSH(t *testing.T) {
+	w := rested(t)
+	master := w.node(w.master())
+	at := paths.Layout{Root: master.Root}
+	text, err := os.ReadFile(at.SSHDropIn())
+	w.must(err)
+	hosts, err := os.ReadFile(master.KnownHosts())
+	w.must(err)
+	t.Cleanup(func() {
+		w.must(os.WriteFile(at.SSHDropIn(), text, 0o644))
+		w.must(os.WriteFile(master.KnownHosts(), hosts, 0o600))
+	})
+	w.must(os.Remove(at.SSHDropIn()))
+	w.must(os.WriteFile(master.KnownHosts(), nil, 0o600))
+	node5 := w.node("node5")
+	for _, ref := range []string{node5.Name, "node5", node5.Address, node5.UUID} {
+		r := w.admin(7, "gnt-cluster", "ssh", ref, "--", `echo "$ROLEKEY_ROOT"; cat >&2; exit 7`)
+		if r.Stdout != node5.Root+"\n" {
+			t.Errorf("%s: reached %q", ref, r.Stdout)
+		}
+	}
+	r, err := w.Sh(w.ctx, "node4", "gnt-cluster", "ssh", "node5", "true")
+	w.must(err)
+	if r.Code != 11 || !strings.Contains(r.Stderr, "please connect to node '"+master.Name+"'") {
+		t.Errorf("on a normal node: exit code %d, %s", r.Code, r.Stderr)
+	}
 }

@@ -26,6 +26,7 @@ type app struct {
 	root     string
 	far      remoteFlags
 	asJSON   bool
+	exec     func(path string, argv []string) error // nil: become another program
 	client   *client
 }
 

@@ -26,7 +26,7 @@ func Cluster(a *app) *cobra.Command {
 		a.initCommand(), a.mapCommand(), a.infoCommand(), a.verifyCommand(), a.getMasterCommand(), a.versionCommand(),
 		a.modifyClusterCommand(), a.queueCommand(), a.renameClusterCommand(), a.destroyCommand(), a.redistConfCommand(),
 		a.failoverCommand(), a.masterPingCommand(), a.evictCommand(),
-		a.recoverCommand(), a.backupCommand(), a.restoreCommand(), a.commandCommand(), a.copyfileCommand(),
+		a.recoverCommand(), a.backupCommand(), a.restoreCommand(), a.commandCommand(), a.copyfileCommand(), a.sshCommand(),
 	)
 	cmd.AddCommand(a.rapiUserCommand(), a.adminCommand())
 	cmd.AddCommand(a.clusterTagCommands()...)
