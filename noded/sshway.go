@@ -13,9 +13,9 @@ import (
 	"rolekey/sshkeys"
 )
 
-// hostsFile holds the host keys of all nodes, for gnt-cluster ssh alone: root's
+// sshHostsFile holds the host keys of all nodes, for gnt-cluster ssh alone: root's
 // known_hosts may have been changed by others.
-const hostsFile = "ssh_known_hosts"
+const sshHostsFile = "ssh_known_hosts"
 
 // serveSSHWay tells local root how ssh reaches a node, by the map and the roster
 // and nothing else.
@@ -48,7 +48,7 @@ func (m *member) sshWay(ctx context.Context, ref string) (any, error) {
 	}
 	w := rpc.SSHWay{
 		Name: n.Name, Address: n.Addresses[0], Port: n.Ports.SSH, User: set.account.Name,
-		KnownHosts: filepath.Join(m.cfg.Paths.NodeDir(), hostsFile),
+		KnownHosts: filepath.Join(m.cfg.Paths.NodeDir(), sshHostsFile),
 	}
 	if b := m.cfg.bindAddress(); b.IsValid() && b.Is4() == w.Address.Is4() {
 		w.Bind = b.String()
