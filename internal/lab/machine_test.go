@@ -191,7 +191,8 @@ func TestMachineKeepsNothingAfterKill(t *testing.T) {
 	})
 }
 
-// traces is what a cluster could leave on this machine.
+// traces is what a cluster could leave on this machine: mounts on what it mounts
+// in its nodes, devices by the names it gives. Other tests may run beside this.
 type traces struct {
 	mounts, devices string
 	spaces          map[string]bool // in which some process is
@@ -203,9 +204,16 @@ func look(t *testing.T) traces {
 	must(t, err)
 	list, err := net.Interfaces()
 	must(t, err)
-	tr := traces{mounts: string(mounts), spaces: map[string]bool{}}
+	tr := traces{spaces: map[string]bool{}}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); holdsReplaced(f[4]) || strings.HasPrefix(f[4], "/dev/") || strings.Contains(f[4], ".devcluster") {
+			tr.mounts += line
+		}
+	}
 	for _, i := range list {
-		tr.devices += i.Name + " "
+		if strings.HasPrefix(i.Name, "veth") || i.Name == bridgeDevice || i.Name == pitDevice {
+			tr.devices += i.Name + " "
+		}
 	}
 	for _, p := range livingPIDs(t) {
 		for _, kind := range []string{"net", "mnt", "pid", "uts", "ipc"} {

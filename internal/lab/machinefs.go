@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +66,8 @@ func (s *machineSpec) mountAll() error {
 	return mountKernelFiles()
 }
 
-// kept lists what the nodes use of the machine, wherever it lies.
+// kept lists what tests and tools may name on a node by its path here. What is a
+// replaced folder itself is left out.
 func (s *machineSpec) kept() []string {
 	list := append([]string{s.Dir, s.Bin}, sshdFolders(s.Tools)...)
 	if exe, err := os.Executable(); err == nil {
@@ -74,7 +76,7 @@ func (s *machineSpec) kept() []string {
 	for _, p := range s.Tools.Client {
 		list = append(list, p)
 	}
-	return list
+	return slices.DeleteFunc(list, holdsReplaced)
 }
 
 // sshdFolders are the folders of an sshd that is not installed.
@@ -86,9 +88,7 @@ func sshdFolders(t *sshTools) []string {
 	dir := filepath.Dir(t.SSHD)
 	for range 2 { // …/bin/sshd, or …/usr/sbin/sshd with its libraries
 		dir = filepath.Dir(dir)
-		if !holdsReplaced(dir) {
-			list = append(list, dir)
-		}
+		list = append(list, dir)
 	}
 	return list
 }
@@ -144,16 +144,8 @@ func (p place) reappear() error {
 	if err := unix.Fstat(p.fd, &was); err != nil {
 		return fmt.Errorf("look at %s: %w", p.path, err)
 	}
-	err := unix.Stat(p.path, &is)
-	if err == nil && was.Dev == is.Dev && was.Ino == is.Ino {
+	if err := unix.Stat(p.path, &is); err == nil && was.Dev == is.Dev && was.Ino == is.Ino {
 		return nil
-	}
-	// An overlay shows what lies below it, under other numbers.
-	if err == nil && was.Mode&unix.S_IFMT != unix.S_IFDIR && was.Size == is.Size {
-		return nil
-	}
-	if holdsReplaced(p.path) {
-		return fmt.Errorf("%s is needed in the nodes, which have their own: choose another folder", p.path)
 	}
 	return p.bind()
 }

@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"rolekey/internal/lab"
 	"rolekey/tests/kit"
@@ -71,9 +74,10 @@ func TestMachinesFollowRoles(t *testing.T) {
 	w.settle()
 	w.must(w.logins(n, other, nil))
 	w.must(w.logins(n, master, nil))
-	if _, err := os.Stat(n.File("/var/lib/rolekey/ssh/id")); err != nil {
-		t.Errorf("the new candidate's key: %v", err)
-	}
+	loot := w.rob(n.Name)
+	key := filepath.Join(t.TempDir(), "stolen")
+	w.must(os.WriteFile(key, loot.SSHKey, 0o600))
+	w.must(w.LoginWith(w.ctx, key, n, other))
 	session, err := w.Spawn(w.ctx, lab.Cmd{Node: n.Name, Args: []string{"ssh", other.Addresses[1], "hostname; cat"}, Stderr: t.Output()})
 	w.must(err)
 	if line, err := bufio.NewReader(session.Stdout).ReadString('\n'); line != other.Name+"\n" {
@@ -86,6 +90,8 @@ func TestMachinesFollowRoles(t *testing.T) {
 	}
 	w.must(w.logins(n, other, kit.Denied))
 	w.must(w.logins(n, master, kit.Denied))
+	w.must(kit.Denied(w.LoginWith(w.ctx, key, n, other)))
+	w.refused(loot.Caller(loot.Candidate), w.Noded(other), "/v1/state", "not_in_map")
 	if _, err := os.Lstat(n.File("/var/lib/rolekey/ssh/id")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the former candidate's key: %v", err)
 	}
@@ -95,17 +101,20 @@ func TestMachinesFollowRoles(t *testing.T) {
 // logins logs in by the name and every address. judge, if any, tells whether
 // the outcome is the right one.
 func (w *world) logins(from, to lab.Node, judge func(error) error) error {
-	var errs []error
+	var g errgroup.Group
 	for _, dest := range append([]string{to.Name, to.Short()}, to.Addresses...) {
-		err := w.LoginAt(w.ctx, from, to, dest)
-		if judge != nil {
-			err = judge(err)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("from %s to %s: %w", from.Short(), dest, err))
-		}
+		g.Go(func() error {
+			err := w.LoginAt(w.ctx, from, to, dest)
+			if judge != nil {
+				err = judge(err)
+			}
+			if err != nil {
+				return fmt.Errorf("from %s to %s: %w", from.Short(), dest, err)
+			}
+			return nil
+		})
 	}
-	return errors.Join(errs...)
+	return g.Wait()
 }
 
 // TestMachinesCutOff: a cut is silence for both families, and ends without harm.
