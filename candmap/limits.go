@@ -30,6 +30,9 @@ const (
 	MaxRosterIndex = 16 << 10
 	MaxBucket      = 1 << 20
 	MaxHostKeys    = 8
+	MaxAuthorities = 3
+	MaxAuthority   = 2048 // bytes of a certificate
+	MaxGossipKeys  = 2
 
 	MinLease    = 1 * time.Second
 	MaxLease    = 24 * time.Hour

@@ -11,7 +11,10 @@ import (
 type Settings struct {
 	Name    cluster.Name           `json:"name"`           // of the cluster
 	Address *cluster.MasterAddress `json:"master_address"` // null: there is none
-	SSH     *cluster.SSHSettings   `json:"ssh,omitempty"`  // nil, before feature level 3: the defaults
+	// From feature level 3 on; before, none of them is there.
+	SSH    *cluster.SSHSettings `json:"ssh,omitempty"`    // nil: the defaults
+	CA     [][]byte             `json:"ca,omitempty"`     // DER: the authorities that are trusted, that which issues first
+	Gossip []cluster.Digest     `json:"gossip,omitempty"` // SHA-256 of the gossip keys, that to send with first
 }
 
 // RosterNode is what every node knows of another node.

@@ -132,6 +132,14 @@ func (s *Settings) validate() error {
 			return bad("%v", err)
 		}
 	}
+	if len(s.CA) > MaxAuthorities || len(s.Gossip) > MaxGossipKeys {
+		return bad("%d authorities and %d gossip keys, the limits are %d and %d", len(s.CA), len(s.Gossip), MaxAuthorities, MaxGossipKeys)
+	}
+	for _, der := range s.CA {
+		if len(der) == 0 || len(der) > MaxAuthority {
+			return bad("the certificate of an authority has %d bytes, want 1 to %d", len(der), MaxAuthority)
+		}
+	}
 	return nil
 }
 

@@ -9,5 +9,6 @@ package cluster
 //	   the cluster's name, tags and queue, remembered candidates
 //	3  SSH settings in the index of the roster, shared SSH keys in the map,
 //	   the kind of key in orders to make keys; users and administrators of
-//	   the remote API; host keys that nodes change themselves
+//	   the remote API; host keys that nodes change themselves; authorities
+//	   and gossip keys in the index of the roster
 const FeatureLevel = 3

@@ -27,7 +27,7 @@ func (g *genesisWire) apply(d *draft) error {
 	d.Cluster = g.Cluster
 	d.Cluster.Created = d.now
 	d.Params, d.Recovery, d.FeatureLevel = g.Params, g.Recovery, max(g.FeatureLevel, 1)
-	d.CA = CA{g.CA.Cert, cluster.NewSecret(g.CAKey)}
+	d.CA = CA{Cert: g.CA.Cert, Key: cluster.NewSecret(g.CAKey)}
 	d.Gossip = cluster.NewSecret(g.GossipKey)
 	d.Master = n.UUID
 	d.putNode(&n)

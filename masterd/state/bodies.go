@@ -30,6 +30,9 @@ const (
 	KindHostKeysDecide  = "host-keys-decide"
 	KindSSHKeys         = "ssh-keys"
 	KindSharedKeys      = "shared-keys"
+	KindCAChange        = "ca-change"
+	KindNodesCerts      = "nodes-certs"
+	KindGossipKeys      = "gossip-keys"
 	KindRAPIUser        = "rapi-user"
 	KindRAPIAdmin       = "rapi-admin"
 	KindRAPICert        = "rapi-cert"
@@ -59,6 +62,9 @@ var kinds = map[string]func([]byte) (body, error){
 	KindHostKeysDecide:  reader[HostKeysDecision](),
 	KindSSHKeys:         reader[SSHKeysChange](),
 	KindSharedKeys:      reader[sharedWire](),
+	KindCAChange:        reader[caWire](),
+	KindNodesCerts:      reader[NodesCerts](),
+	KindGossipKeys:      reader[gossipKeysWire](),
 	KindRAPIUser:        reader[rapiUserWire](),
 	KindRAPIAdmin:       reader[RAPIAdminChange](),
 	KindRAPICert:        reader[rapiCertWire](),

@@ -48,6 +48,7 @@ func (s *State) settings() *candmap.Settings {
 	out := &candmap.Settings{Name: s.Cluster.Name, Address: s.Params.MasterAddress}
 	if s.FeatureLevel >= LevelSSH {
 		out.SSH = new(s.Params.SSH())
+		out.CA, out.Gossip = s.CA.Roots(), s.gossipDigests()
 	}
 	return out
 }
@@ -94,6 +95,9 @@ func (s *State) check() error {
 	}
 	if n := len(s.Voters()); n%2 == 0 || n > candmap.MaxVoters {
 		return fmt.Errorf("%d voters: want an odd number up to %d", n, candmap.MaxVoters)
+	}
+	if err := s.CA.check(); err != nil {
+		return err
 	}
 	return checkShared(s.Shared)
 }

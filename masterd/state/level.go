@@ -12,6 +12,10 @@ const LevelSettings = 2
 // change their own host keys.
 const LevelSSH = 3
 
+// LevelRenew is the one from which on nodes follow the roster's authorities and
+// gossip keys.
+const LevelRenew = 3
+
 // LevelRAPI is the one from which on the state has users of the remote API.
 const LevelRAPI = 3
 
@@ -72,6 +76,12 @@ func (c *HostKeysClaim) level() int { return LevelSSH }
 func (c *HostKeysDecision) level() int { return LevelSSH }
 
 func (c *sharedWire) level() int { return LevelSSH }
+
+func (c *caWire) level() int { return LevelRenew }
+
+func (c *NodesCerts) level() int { return LevelRenew }
+
+func (c *gossipKeysWire) level() int { return LevelRenew }
 
 func (c *rapiUserWire) level() int { return LevelRAPI }
 

@@ -33,6 +33,9 @@ type Node struct {
 	// WasCandidate is set while the node is offline and was a candidate before:
 	// when it is online again it becomes one again.
 	WasCandidate bool `json:"was_candidate,omitempty"`
+	// RenewBefore is set while a renewal has not reached the node: its
+	// certificates of before that time are to be replaced.
+	RenewBefore time.Time `json:"renew_before,omitzero"`
 	// HostKeysIssued is the time of the newest statement about HostKeys.
 	HostKeysIssued  time.Time        `json:"host_keys_issued,omitzero"`
 	PendingHostKeys *PendingHostKeys `json:"pending_host_keys,omitempty"`

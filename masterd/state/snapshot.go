@@ -34,8 +34,9 @@ type snapshotWire struct {
 	CAKey     []byte `json:"ca_key"`
 	GossipKey []byte `json:"gossip_key"`
 
-	SharedKeys [][]byte    `json:"shared_ssh_keys,omitempty"` // private halves, in the order of the state's
-	RAPI       rapiSecrets `json:"rapi,omitzero"`
+	SharedKeys [][]byte     `json:"shared_ssh_keys,omitempty"` // private halves, in the order of the state's
+	RAPI       rapiSecrets  `json:"rapi,omitzero"`
+	Renewal    renewSecrets `json:"renewal,omitzero"`
 }
 
 // Format implements fmt.Formatter for every verb: a state is too large to
@@ -53,7 +54,7 @@ func (s *State) Format(f fmt.State, _ rune) {
 func EncodeSnapshot(s *State) ([]byte, error) {
 	w := snapshotWire{Format: Format}
 	if s.Founded() {
-		w = snapshotWire{Format, s, s.CA.Key.Reveal(), s.Gossip.Reveal(), revealShared(s.Shared), s.RAPI.reveal()}
+		w = snapshotWire{Format, s, s.CA.Key.Reveal(), s.Gossip.Reveal(), revealShared(s.Shared), s.RAPI.reveal(), s.revealRenewal()}
 	}
 	b, err := marshal(w)
 	if err != nil {
@@ -83,7 +84,7 @@ func DecodeSnapshot(b []byte) (*State, error) {
 	}
 	s := w.State
 	if s == nil {
-		if len(w.CAKey)+len(w.GossipKey)+len(w.SharedKeys)+len(w.RAPI.Hashes)+len(w.RAPI.Key) > 0 {
+		if len(w.CAKey)+len(w.GossipKey)+len(w.SharedKeys)+len(w.RAPI.Hashes)+len(w.RAPI.Key)+len(w.Renewal.NextCAKey)+len(w.Renewal.GossipToo) > 0 {
 			return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: keys without a cluster")
 		}
 		return New(), nil
@@ -96,7 +97,7 @@ func DecodeSnapshot(b []byte) (*State, error) {
 			s.FeatureLevel, cluster.FeatureLevel)
 	}
 	s.CA.Key, s.Gossip = cluster.NewSecret(w.CAKey), cluster.NewSecret(w.GossipKey)
-	if err := errors.Join(s.takeShared(w.SharedKeys), s.RAPI.take(w.RAPI), s.restore()); err != nil {
+	if err := errors.Join(s.takeShared(w.SharedKeys), s.RAPI.take(w.RAPI), s.takeRenewal(w.Renewal), s.restore()); err != nil {
 		return nil, cluster.Errorf(cluster.CodeBadFormat, "decode snapshot: %v", err)
 	}
 	return s, nil

@@ -20,6 +20,7 @@ type State struct {
 	Params       Params                   `json:"params"`
 	CA           CA                       `json:"ca"`
 	Gossip       cluster.Secret           `json:"-"`
+	GossipToo    cluster.Secret           `json:"-"` // while it is being changed: the other key
 	Recovery     candmap.Recovery         `json:"recovery"`
 	FeatureLevel int                      `json:"feature_level"`
 	Master       cluster.NodeID           `json:"master"`
@@ -53,8 +54,10 @@ type Cluster struct {
 // CA is the cluster's certificate authority. The key is in no form of the
 // state but the snapshot.
 type CA struct {
-	Cert []byte         `json:"cert"` // DER
-	Key  cluster.Secret `json:"-"`    // PKCS#8, DER
+	Cert []byte         `json:"cert"`           // DER
+	Key  cluster.Secret `json:"-"`              // PKCS#8, DER
+	Next *NextCA        `json:"next,omitempty"` // while it is being changed: trusted too
+	Old  [][]byte       `json:"old,omitempty"`  // same: certificates that are still trusted
 }
 
 // Tombstone remembers a removed node, so that it can be told when it returns.
