@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"rolekey/cluster"
 )
 
 // machines brings up a cluster of machines, or skips where that is impossible.
@@ -162,9 +164,15 @@ func cutAndHeal(t *testing.T, c *Cluster, nodes []Node, family int) {
 }
 
 func TestMachineKeepsNothingAfterKill(t *testing.T) {
-	c := machines(t, Config{Nodes: 2})
+	ports := cluster.DefaultPorts
+	ports.SSH = 2022
+	c := machines(t, Config{Nodes: 2, Ports: ports})
 	defer func() { must(t, c.Down(testContext(t))) }()
 	ctx := testContext(t)
+	// noded asks sshd for its port.
+	if port := on(t, c, "node1", "sshd -T | grep ^port; grep -s ports /etc/rolekey/noded.toml || :"); port != "port 2022" {
+		t.Errorf("ports: %q", port)
+	}
 	// An orphan of its own session, as a multiplexing ssh is.
 	on(t, c, "node1", "setsid sleep 123457 >/dev/null 2>&1 </dev/null & echo started")
 	n, err := c.Node(ctx, "node1")

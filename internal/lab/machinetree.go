@@ -106,9 +106,10 @@ func (h *holder) writeMachineConfigs(n Node) error {
 	if err != nil {
 		return err
 	}
-	if h.state.Ports != cluster.DefaultPorts {
-		ports := portsConfig(h.state.Ports)
-		c.Ports = &ports
+	ports := h.state.Ports
+	if ports.SSH = cluster.DefaultPorts.SSH; ports != cluster.DefaultPorts { // noded asks sshd for its port
+		all := portsConfig(h.state.Ports)
+		c.Ports = &all
 	}
 	noded, err := encodeTOML(c)
 	if err != nil {
