@@ -23,6 +23,13 @@ const (
 	ensureLimit = 10 * time.Second
 )
 
+// The job that replaces SSH keys is given again, if it was of no use, after
+// pauses that grow between these.
+const (
+	rollPause    = 5 * time.Second
+	rollPauseMax = 5 * time.Minute
+)
+
 // nodeKeys asks a node's noded to have, or to destroy, candidate keys.
 type nodeKeys interface {
 	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
@@ -94,10 +101,17 @@ func (l *leader) askKeys(ctx context.Context, st *state.State, n *state.Node) (r
 // when they were replaced, or has lost them, or the cluster was recovered.
 func (l *leader) ensureSSHKeys(ctx context.Context) {
 	st := l.node.State()
-	if l.now().Sub(l.rolled) < ensureRound || len(slices.Collect(st.ActiveJobs())) > 0 || !l.needsRoll(st) {
+	if len(slices.Collect(st.ActiveJobs())) > 0 {
 		return
 	}
-	l.rolled = l.now()
+	if !l.needsRoll(st) {
+		l.rollWait = 0
+		return
+	}
+	if l.now().Sub(l.rolled) < l.rollWait {
+		return
+	}
+	l.rolled, l.rollWait = l.now(), min(max(2*l.rollWait, rollPause), rollPauseMax)
 	l.log.Info("the SSH keys of some candidates are to be replaced")
 	op, err := json.Marshal(map[string]string{"OP_ID": jobs.OpClusterKeys})
 	if err == nil {

@@ -47,6 +47,7 @@ type leader struct {
 	ready      chan struct{} // closes when this node has named itself master
 	ensured    map[cluster.NodeID]ensured
 	rolled     time.Time                    // when a job was last given to replace SSH keys
+	rollWait   time.Duration                // how long the next one waits
 	levelAsked time.Time                    // when the nodes were asked last whether they are upgraded
 	again      map[cluster.NodeID]time.Time // when a job was last given to promote a node again
 	former     cluster.NodeID               // the master before this one; zero: this node was it

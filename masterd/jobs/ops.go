@@ -243,7 +243,8 @@ func (r *run) createKeys(ctx context.Context, id cluster.NodeID) (*state.Candida
 	s := r.c.State()
 	n := s.Node(id)
 	req := KeyRequest(s, n, nil)
-	keys, err := AskKeys(ctx, patient{r.c, mayPass}, s, n, req)
+	// A shared key is not handed out yet: see install.
+	keys, err := patient{r.c, mayPass}.KeyCreate(ctx, id, req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("node %s does not make its candidate keys: %w", n.Name, err)
 	}
@@ -385,6 +386,9 @@ func (r *run) rotateGossip(ctx context.Context) error {
 	return err
 }
 
+// install has the node use its certificate, and gives it the SSH key that all
+// share. It gets that only now that its role is committed: whoever loses the role
+// again has it replaced.
 func (r *run) install(ctx context.Context, left *resume) error {
 	s := r.c.State()
 	keys, err := AskKeys(ctx, r.c, s, &left.Node, KeyRequest(s, &left.Node, left.Cert))

@@ -97,6 +97,7 @@ func (g *roll) prepare(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	g.dropCopies(s)
 	m := s.Node(s.Master)
 	if err := g.missed[s.Master]; err != nil && (g.shared != nil || len(g.final(s, m)) == 0) {
 		return err
@@ -141,6 +142,29 @@ func (g *roll) ask(ctx context.Context, s *state.State, n *state.Node) (key clus
 		return key, err
 	}
 	return keys.SSH[0], nil
+}
+
+// dropCopies leaves out keys that a node claims and another one has: no map may
+// list them, and one node must not hold up the others.
+func (g *roll) dropCopies(s *state.State) {
+	if g.shared != nil {
+		return
+	}
+	owners := map[string]cluster.NodeID{}
+	for _, n := range s.Candidates() {
+		for _, k := range n.Keys.SSH {
+			owners[string(k.Blob)] = n.UUID
+		}
+	}
+	for _, n := range s.Candidates() {
+		k, ok := g.fresh[n.UUID]
+		if owner, taken := owners[string(k.Blob)]; ok && taken && owner != n.UUID {
+			g.missed[n.UUID] = fmt.Errorf("it claims the SSH key %s of node %s", sshkeys.Fingerprint(k), g.name(owner))
+			delete(g.fresh, n.UUID)
+		} else if ok {
+			owners[string(k.Blob)] = n.UUID
+		}
+	}
 }
 
 // overlap lists the new keys beside the old ones, in one map.

@@ -11,6 +11,7 @@ import (
 	"rolekey/cluster"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
+	"rolekey/rpc"
 )
 
 const (
@@ -283,6 +284,42 @@ func TestRecoveredRolls(t *testing.T) {
 	wantSuccess(t, w.finish(w.submit(`{"OP_ID":"OP_CLUSTER_SSH_KEYS"}`)), `[]`)
 	if err := w.rolled(); err != nil || len(w.opens(old)) > 0 {
 		t.Errorf("%v; the old key opens %v", err, w.opens(old))
+	}
+}
+
+// TestG5PromotionThatFails leaves no shared key on a normal node: it is handed
+// out only when the promotion is committed.
+func TestG5PromotionThatFails(t *testing.T) {
+	w := newWorld(t, 4, 2).setUp(toShared)
+	w.onCall = func(what string) {
+		if what == "change node-change" && w.State().Node(w.id(4)) != nil {
+			w.do(state.KindNodeRemove, state.NodeRemove{Node: w.id(4)}) // another master was faster
+		}
+	}
+	j := w.finish(w.submit(modify(4, `"master_candidate":true`)))
+	if j.Status != state.JobError || len(w.at(4).ssh.ever) > 0 {
+		t.Errorf("job is %s, and the node holds %d SSH keys", j.Status, len(w.at(4).ssh.ever))
+	}
+	w.onCall = nil
+	w.finish(w.submit(modify(3, `"master_candidate":true`)))
+	if err := w.rolled(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNobodyTakesAnothersKey: a candidate that claims the key of another one
+// gets none, and holds up nobody.
+func TestNobodyTakesAnothersKey(t *testing.T) {
+	w := newWorld(t, 4, 3)
+	var first cluster.SSHKey
+	w.at(1).spoil = func(k *rpc.CandidateKeys) { first = k.SSH[0] }
+	w.at(2).spoil = func(k *rpc.CandidateKeys) { k.SSH = []cluster.SSHKey{w.lab.S.Nodes[w.id(3)].Keys.SSH[0]} }
+	j := w.finish(w.submit(setCluster(`"ssh_key_storage":"agent"`)))
+	if j.Status != state.JobSuccess || !strings.Contains(logOf(j), "it claims the SSH key") || !roles.HasSSHKey(w.node(1).Keys.SSH, first) {
+		t.Errorf("job is %s: %s, log %q", j.Status, j.Error, logOf(j))
+	}
+	if len(w.node(3).Keys.SSH) != 1 || roles.HasSSHKey(w.node(2).Keys.SSH, w.node(3).Keys.SSH[0]) {
+		t.Error("a key is in two entries")
 	}
 }
 

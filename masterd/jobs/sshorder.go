@@ -57,7 +57,7 @@ func AskKeys(ctx context.Context, c keyMaker, s *state.State, n *state.Node, req
 	}
 	req.SSHKey = &again
 	keys, err = c.KeyCreate(ctx, n.UUID, req)
-	if err == nil && len(keys.SSH) == 0 {
+	if err == nil && !roles.HasSSHKey(keys.SSH, *again.Shared) {
 		err = fmt.Errorf("node %s does not take the shared SSH key", n.Name)
 	}
 	return keys, err
@@ -71,8 +71,8 @@ func checkSSH(n *state.Node, o *rpc.SSHKeyOrder, keys []cluster.SSHKey) error {
 		}
 	}
 	switch {
-	case o == nil:
-		return nil
+	case o == nil, o.Shared != nil && len(keys) == 0:
+		return nil // it asks for the shared one, or gets none
 	case len(keys) != 1:
 		return fmt.Errorf("node %s: %d SSH keys instead of one", n.Name, len(keys))
 	case o.Shared != nil && !roles.HasSSHKey(keys, *o.Shared):

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rolekey/cluster"
+	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/rpc"
 	"rolekey/sshkeys"
@@ -122,10 +123,22 @@ func (c *check) keys() {
 		}
 		c.authorized(n, a)
 	})
+	c.replacing()
 }
 
 func hasKey(keys []cluster.SSHKey, k cluster.SSHKey) bool {
 	return slices.ContainsFunc(keys, func(o cluster.SSHKey) bool { return o.Type == k.Type && bytes.Equal(o.Blob, k.Blob) })
+}
+
+// replacing warns of candidates whose SSH key is still to be replaced: they were
+// away, or the master's own node cannot make its new one.
+func (c *check) replacing() {
+	behind, _ := roles.SSHBehind(c.s)
+	for _, id := range behind {
+		if n := c.s.Node(id); n != nil {
+			c.line("WARNING", CodeNodeSSH, "node", string(n.Name), "its SSH key is not the one that the cluster's settings want; the master replaces it when it can")
+		}
+	}
 }
 
 // authorized compares a node's authorized keys with those of the map.

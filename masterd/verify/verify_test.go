@@ -381,3 +381,14 @@ func TestCanceledRunIsNoVerdict(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestKeysToBeReplaced: what is left to be done is no fault.
+func TestKeysToBeReplaced(t *testing.T) {
+	f := newField(t)
+	f.lab.Do(state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelSSH})
+	f.lab.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{SSHKeyMode: new(cluster.KeyShared)}})
+	f.publish()
+	if ok, _ := f.run(); !ok || strings.Count(strings.Join(f.lines, "\n"), "its SSH key is not the one that the cluster's settings want") != 3 {
+		t.Errorf("report:\n%s", strings.Join(f.lines, "\n"))
+	}
+}

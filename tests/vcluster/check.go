@@ -143,6 +143,9 @@ func (n *Node) checkKeys(entry *candmap.Candidate) error {
 }
 
 func (n *Node) checkSSHKey(entry *candmap.Candidate) error {
+	if len(entry.SSH) == 0 {
+		return nil
+	}
 	text, err := os.ReadFile(n.at.SSHPublicKey())
 	if err != nil {
 		return fmt.Errorf("the candidate lacks its SSH key: %w", err)

@@ -106,6 +106,10 @@ type Change struct {
 
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	Pool      int          `json:"candidate_pool_size,omitempty"`
+
+	KeyMode  cluster.SSHKeyMode `json:"ssh_key_mode,omitempty"`
+	KeyType  string             `json:"ssh_key_type,omitempty"`
+	SSHSetup *bool              `json:"modify_ssh_setup,omitempty"`
 }
 
 // Candidate is the change that promotes or demotes a node; others are promoted
