@@ -111,23 +111,28 @@ func (m *member) endExpired(v *candmap.View) {
 	if until.IsZero() || m.cfg.now().Before(until) {
 		return
 	}
+	var expired revocation
 	for _, a := range authorized(v.Map.Map) {
-		m.logins.add(a.From)
+		expired.From = append(expired.From, a.From...)
+		for _, k := range a.Keys {
+			expired.Keys = append(expired.Keys, keyText(k))
+		}
 	}
+	m.logins.add(expired)
 	poke(m.logins.wake)
 }
 
-// sshAccount is whose sessions are ended, and on which port.
-func (m *member) sshAccount(ctx context.Context) (string, uint16, error) {
+// watched is whose sessions are ended, and on which port.
+func (m *member) watched(ctx context.Context) (sshd, error) {
 	set, err := m.ssh.finder.get(ctx)
 	if err != nil {
-		return "", 0, err
+		return sshd{}, err
 	}
 	port := m.id.Ports.SSH
 	if n := m.self(); n != nil {
 		port = n.Ports.SSH
 	}
-	return set.account.Name, port, nil
+	return sshd{set.account.Name, set.account.UID, port}, nil
 }
 
 // masterdRound is how often noded looks whether masterd was started anew.

@@ -108,8 +108,9 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 		return nil, err
 	}
 	m.logins = &sessions{
-		proc: "/proc", log: d.log, audit: m.audit, account: m.sshAccount, step: d.step, wake: make(chan struct{}, 1),
-		file: filepath.Join(d.cfg.Paths.NodeDir(), sweepFile),
+		proc: "/proc", log: d.log, audit: m.audit, sshd: m.watched, step: d.step, wake: make(chan struct{}, 1),
+		file:   filepath.Join(d.cfg.Paths.NodeDir(), sweepFile),
+		admits: func(ctx context.Context) access { return m.ssh.access(ctx, m.keeper.View()) },
 	}
 	m.logins.load()
 	if d.cfg.Paths.Root != "" {

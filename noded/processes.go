@@ -35,6 +35,7 @@ func isSession(title, account string) bool {
 // process is a running process.
 type process struct {
 	pid, parent int
+	ticks       uint64 // of its start, since the machine's
 	title       string
 }
 
@@ -55,19 +56,21 @@ func (s *sessions) processes() ([]process, error) {
 			continue // it has ended
 		}
 		title = bytes.TrimRight(bytes.ReplaceAll(title, []byte{0}, []byte{' '}), " ")
-		list = append(list, process{pid, parentOf(stat), string(title)})
+		parent, ticks := parseStat(stat)
+		list = append(list, process{pid, parent, ticks, string(title)})
 	}
 	return list, nil
 }
 
-// parentOf reads proc(5)'s stat, in which the name may hold anything.
-func parentOf(stat []byte) int {
+// parseStat reads proc(5)'s stat, in which the name may hold anything.
+func parseStat(stat []byte) (parent int, ticks uint64) {
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 2 {
-		return 0
+	if len(fields) < 20 {
+		return 0, 0
 	}
-	n, _ := strconv.Atoi(fields[1])
-	return n
+	parent, _ = strconv.Atoi(fields[1])
+	ticks, _ = strconv.ParseUint(fields[19], 10, 64)
+	return parent, ticks
 }
 
 func descendants(pid int, list []process) []process {
@@ -80,45 +83,115 @@ func descendants(pid int, list []process) []process {
 	return found
 }
 
-// holds reports whether a process has one of the sockets open.
-func (s *sessions) holds(pid int, inodes map[string]bool) bool {
+// login is a connection to sshd of the account, and who serves it.
+type login struct {
+	conn   connection
+	serves []process
+	tells  statement
+}
+
+// logins finds who serves the connections.
+func (s *sessions) logins(list []process, account string, open map[string]connection) []*login {
+	found := map[string]*login{}
+	var ordered []*login
+	for _, p := range list {
+		if !isSession(p.title, account) {
+			continue
+		}
+		for _, link := range s.sockets(p.pid) {
+			c, ok := open[link]
+			if !ok {
+				continue
+			}
+			if found[link] == nil {
+				found[link] = &login{conn: c}
+				ordered = append(ordered, found[link])
+			}
+			if l := found[link]; !slices.ContainsFunc(l.serves, func(o process) bool { return o.pid == p.pid }) {
+				l.serves = append(l.serves, p)
+			}
+		}
+	}
+	return ordered
+}
+
+// sockets lists the sockets that a process has open, as /proc names them.
+func (s *sessions) sockets(pid int) []string {
 	dir := filepath.Join(s.proc, strconv.Itoa(pid), "fd")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return false
+		return nil
 	}
+	var found []string
 	for _, e := range entries {
-		target, err := os.Readlink(filepath.Join(dir, e.Name()))
-		if err == nil && inodes[target] {
-			return true
+		if target, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && strings.HasPrefix(target, "socket:[") {
+			found = append(found, target)
 		}
 	}
-	return false
+	return found
 }
 
-// connections lists the sockets of established connections to the port from
-// the addresses, as links in /proc name them.
-func (s *sessions) connections(port uint16, from []netip.Prefix) (map[string]bool, error) {
+// connections lists the established connections to the port of this node's
+// sshd, by their sockets as links in /proc name them.
+func (s *sessions) connections(port uint16) (map[string]connection, error) {
 	list, err := diagConnections(port)
 	if err != nil { // a kernel without it
-		if list, err = s.readConnections(port); err != nil {
+		if list, err = readConnections(filepath.Join(s.proc, "net"), port); err != nil {
 			return nil, fmt.Errorf("list connections: %w", err)
 		}
 	}
-	found := map[string]bool{}
+	found := map[string]connection{}
 	for _, c := range list {
-		if s.concerns(c, from) {
-			found["socket:["+c.inode+"]"] = true
+		if len(s.local) == 0 || slices.Contains(s.local, c.local.Addr()) {
+			found[c.link()] = c
 		}
 	}
 	return found, nil
 }
 
-// readConnections lists the established connections to a port of this machine,
-// on any kernel.
-func (s *sessions) readConnections(port uint16) (list []connection, err error) {
+// addElsewhere adds the connections of sessions in other network namespaces: of
+// an sshd for a management network, say. One with another root folder is of a
+// container, and so of another machine.
+func (s *sessions) addElsewhere(list []process, account string, port uint16, open map[string]connection) error {
+	here, err := os.Readlink(filepath.Join(s.proc, "thread-self", "ns", "net"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a kernel without such namespaces
+	}
+	if err != nil {
+		return fmt.Errorf("look at network namespaces: %w", err)
+	}
+	root, err := os.Stat("/")
+	if err != nil {
+		return fmt.Errorf("look at network namespaces: %w", err)
+	}
+	seen := map[string]bool{here: true}
+	for _, p := range list {
+		dir := filepath.Join(s.proc, strconv.Itoa(p.pid))
+		if !isSession(p.title, account) {
+			continue
+		}
+		space, err := os.Readlink(filepath.Join(dir, "ns", "net"))
+		theirs, rootErr := os.Stat(filepath.Join(dir, "root"))
+		if err != nil || rootErr != nil || seen[space] || !os.SameFile(root, theirs) {
+			continue // also one that has ended
+		}
+		conns, err := readConnections(filepath.Join(dir, "net"), port)
+		if err != nil {
+			continue
+		}
+		seen[space] = true
+		for _, c := range conns {
+			open[c.link()] = c
+		}
+	}
+	return nil
+}
+
+// readConnections lists the established connections to a port from a net folder
+// of proc(5), on any kernel.
+func readConnections(dir string, port uint16) (list []connection, err error) {
 	for _, name := range []string{"tcp", "tcp6"} {
-		f, err := os.Open(filepath.Join(s.proc, "net", name))
+		f, err := os.Open(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a machine without IPv6
 		}
@@ -138,15 +211,13 @@ func (s *sessions) readConnections(port uint16) (list []connection, err error) {
 	return list, nil
 }
 
-func (s *sessions) concerns(c connection, from []netip.Prefix) bool {
-	here := len(s.local) == 0 || slices.Contains(s.local, c.local.Addr())
-	return here && slices.ContainsFunc(from, func(p netip.Prefix) bool { return p.Contains(c.remote.Addr()) })
-}
-
 type connection struct {
 	local, remote netip.AddrPort
 	inode         string
 }
+
+// link is the socket as a link in /proc names it.
+func (c connection) link() string { return "socket:[" + c.inode + "]" }
 
 // parseConnection reads a line of proc(5)'s net/tcp that tells of an
 // established connection.

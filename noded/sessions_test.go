@@ -3,11 +3,13 @@ package noded
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"rolekey/candmap"
 	ct "rolekey/candmap/candmaptest"
@@ -70,7 +73,7 @@ func newSweeper(t *testing.T, l net.Listener) *sessions {
 	return &sessions{
 		proc: "/proc", log: zap.NewNop(), wake: make(chan struct{}, 1),
 		file: filepath.Join(t.TempDir(), sweepFile), step: func(string) error { return nil },
-		account: func(context.Context) (string, uint16, error) { return "alice", port, nil },
+		sshd: func(context.Context) (sshd, error) { return sshd{"alice", os.Getuid(), port}, nil },
 	}
 }
 
@@ -94,7 +97,7 @@ func TestG4SessionsEnd(t *testing.T) {
 		newSession(t, l, "rsync: alice@pts/0", revoked),
 	}
 	s := newSweeper(t, l)
-	s.add([]netip.Prefix{ended[0].from})
+	s.add(revocation{From: []netip.Prefix{ended[0].from}})
 	if err := s.settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +115,86 @@ func TestG4SessionsEnd(t *testing.T) {
 	}
 }
 
+// TestG4SessionsInOtherNamespace: an sshd of this machine that listens on
+// another network is found as well, after the map is acknowledged.
+func TestG4SessionsInOtherNamespace(t *testing.T) {
+	revoked, good := netip.MustParseAddr("127.66.0.1"), netip.MustParseAddr("127.66.0.2")
+	var l net.Listener
+	var ended, spared *session
+	made := make(chan error)
+	var within func()
+	within = func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends here
+		if unix.Gettid() == unix.Getpid() {
+			// The namespace of the first thread is what /proc shows of this
+			// process. Another one does it, while this waits.
+			go within()
+			<-t.Context().Done()
+			runtime.UnlockOSThread()
+			return
+		}
+		defer close(made)
+		if err := errors.Join(unix.Unshare(unix.CLONE_NEWNET), loopbackUp()); err != nil {
+			made <- err
+			return
+		}
+		var err error
+		if l, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
+			ended, spared = newSession(t, l, "sshd: alice@pts/0", revoked), newSession(t, l, "sshd: alice@pts/1", good)
+			l.Close()
+		}
+		made <- err
+	}
+	go within()
+	if err := <-made; err != nil {
+		t.Skip("SKIP: no network namespace here:", err)
+	}
+	s := newSweeper(t, l)
+	s.add(revocation{From: []netip.Prefix{ended.from}})
+	if err := s.settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.round(t.Context()) != sessionRetry {
+		t.Error("nothing was found")
+	}
+	select {
+	case <-ended.exited:
+	case <-time.After(patience):
+		t.Error("the session goes on")
+	}
+	if !spared.alive() {
+		t.Error("another session was ended")
+	}
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	r.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r)
+}
+
+// The titles of sshd's processes, also since 9.8.
+func TestIsSession(t *testing.T) {
+	for title, want := range map[string]bool{
+		"sshd: root@pts/0": true, "sshd: root@notty": true, "sshd: root": true, "sshd: root [priv]": true, "sshd: root [net]": true,
+		"sshd: root@pts/0,pts/1": true, "sshd-session: root@pts/0": true, "sshd-session: root [priv]": true, "sshd-auth: root [net]": true,
+		"sshd: bob@pts/0": false, "sshd: rooted@pts/0": false, "sshd-session: bob [priv]": false, "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups": false,
+		"sshd: [accepted]": false, "sshd-session: unknown [priv]": false, "sshd-sessions: root": false, "bash": false, "": false,
+	} {
+		if got := isSession(title, "root"); got != want {
+			t.Errorf("%q: %v", title, got)
+		}
+	}
+}
+
 func TestSessionsOfOtherAddress(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -121,8 +204,8 @@ func TestSessionsOfOtherAddress(t *testing.T) {
 	other := newSession(t, l, "sshd: alice@pts/0", netip.MustParseAddr("127.66.0.1"))
 	s := newSweeper(t, l)
 	s.local = []netip.Addr{netip.MustParseAddr("127.0.0.9")}
-	s.add([]netip.Prefix{other.from})
-	if n, err := s.sweep(t.Context()); n != 0 || err != nil {
+	s.add(revocation{From: []netip.Prefix{other.from}})
+	if n, err := s.sweep(t.Context(), false); n != 0 || err != nil {
 		t.Errorf("found %d, %v", n, err)
 	}
 }
@@ -130,8 +213,8 @@ func TestSessionsOfOtherAddress(t *testing.T) {
 // Two sweeps in a row that find nothing end the search.
 func TestSweepsEnd(t *testing.T) {
 	s := &sessions{wake: make(chan struct{}, 1)}
-	s.add([]netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.1/32")})
-	if len(s.pending) != 1 {
+	s.add(revocation{From: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("192.0.2.1/32")}})
+	if len(s.pending.From) != 1 {
 		t.Errorf("pending %v", s.pending)
 	}
 	if s.done() {
@@ -140,8 +223,8 @@ func TestSweepsEnd(t *testing.T) {
 	if s.again(); s.done() {
 		t.Error("two sweeps that are not in a row are enough")
 	}
-	s.add([]netip.Prefix{netip.MustParsePrefix("192.0.2.2/32")})
-	if s.done() || !s.done() || len(s.pending) != 0 {
+	s.add(revocation{Keys: []string{"AAAA"}})
+	if s.done() || !s.done() || !s.pending.empty() {
 		t.Errorf("after two clean sweeps: %v", s.pending)
 	}
 }
@@ -198,15 +281,15 @@ func TestSweepFile(t *testing.T) {
 		s.proc = t.TempDir()
 		found := errors.New("crash")
 		s.step = func(string) error { return found }
-		want := netip.MustParsePrefix("192.0.2.1/32")
-		s.add([]netip.Prefix{want})
+		want := revocation{[]netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}, []string{"AAAA"}}
+		s.add(want)
 		if err := s.settle(t.Context()); !errors.Is(err, found) {
 			t.Fatal(err)
 		}
 		next := newSweeper(t, nil)
 		next.proc, next.file = s.proc, s.file
 		next.load()
-		if !slices.Equal(next.pending, []netip.Prefix{want}) {
+		if !next.pending.equal(want) {
 			t.Fatalf("after a crash: %v", next.pending)
 		}
 		sweeps := 0
@@ -255,20 +338,58 @@ func TestUnauthorized(t *testing.T) {
 		"narrower reach":  {all, view(cluster.ReachMaster, 1, 2, 3), []int{2, 3}},
 		"one promoted":    {view(cluster.ReachCandidates, 1), all, nil},
 	} {
-		var want []netip.Prefix
+		var want revocation
 		for _, n := range c.want {
-			want = append(want, ct.Candidate(n, true).From...)
+			e := ct.Candidate(n, true)
+			want.From = append(want.From, e.From...)
+			want.Keys = append(want.Keys, keyText(e.SSH[0]))
 		}
-		got := unauthorized(c.old, c.next)
-		if len(got) != len(want) {
+		if got := unauthorized(c.old, c.next); !got.equal(want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
-			continue
 		}
-		for i := range got {
-			if got[i] != want[i] {
-				t.Errorf("%s: %v, want %v", name, got, want)
-			}
+	}
+}
+
+// TestG4UnauthorizedKeys: of a change of master under ssh_reach=master, and
+// where candidates have a key in common, now or until now.
+func TestG4UnauthorizedKeys(t *testing.T) {
+	view := func(reach cluster.SSHReach, master int, keys map[int]int) *candmap.View {
+		m := &candmap.Map{SSHReach: reach, Master: ct.Candidate(master, true).UUID}
+		for _, n := range slices.Sorted(maps.Keys(keys)) {
+			c := ct.Candidate(n, true)
+			c.SSH = ct.Candidate(keys[n], true).SSH
+			m.Candidates = append(m.Candidates, c)
 		}
+		return &candmap.View{Map: &candmap.Verified{Map: m}}
+	}
+	all, own := cluster.ReachCandidates, map[int]int{1: 1, 2: 2}
+	for name, c := range map[string]struct {
+		old, next *candmap.View
+		from      int
+		key       bool
+	}{
+		"change of master":             {view(cluster.ReachMaster, 1, own), view(cluster.ReachMaster, 2, own), 1, true},
+		"shared key":                   {view(all, 2, map[int]int{1: 9, 2: 9}), view(all, 2, map[int]int{2: 9}), 1, false},
+		"shared key, rotated at once":  {view(all, 2, map[int]int{1: 9, 2: 9}), view(all, 2, map[int]int{2: 8}), 1, false},
+		"own keys, another renews his": {view(all, 2, own), view(all, 2, map[int]int{2: 7}), 1, true},
+	} {
+		want := revocation{From: ct.Candidate(c.from, true).From}
+		if c.key {
+			want.Keys = []string{keyText(ct.Candidate(c.from, true).SSH[0])}
+		}
+		if got := unauthorized(c.old, c.next); !got.equal(want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// TestSweepFileOfBefore: what an older release noted is ended.
+func TestSweepFileOfBefore(t *testing.T) {
+	s := newSweeper(t, nil)
+	write(t, s.file, []byte(`["192.0.2.1/32"]`))
+	s.load()
+	if want := (revocation{From: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}}); !s.pending.equal(want) {
+		t.Errorf("pending %v", s.pending)
 	}
 }
 
