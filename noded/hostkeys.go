@@ -109,7 +109,7 @@ func (w *hostWatch) look(ctx context.Context) {
 	if what == w.said && w.m.cfg.now().Sub(w.saidAt) < hostsAgain {
 		return
 	}
-	if err := w.say(ctx, n, own.keys, port, same); err != nil {
+	if err := w.say(ctx, n, own, port, same); err != nil {
 		if refused(err) {
 			w.hold = w.m.cfg.now().Add(hostsAsk)
 		}
@@ -194,9 +194,9 @@ func (w *hostWatch) agree(ports []uint16) {
 
 // say makes a statement, and sends it. What sshd is configured with counts once
 // it runs with that.
-func (w *hostWatch) say(ctx context.Context, n *candmap.RosterNode, keys []cluster.SSHKey, port uint16, same bool) error {
+func (w *hostWatch) say(ctx context.Context, n *candmap.RosterNode, own ownHosts, port uint16, same bool) error {
 	if !same {
-		if err := w.m.shows(ctx, n, keys, port); err != nil {
+		if err := w.m.shows(ctx, n, own.keys, port); err != nil {
 			return fmt.Errorf("sshd does not run with its configuration yet: %w", err)
 		}
 	}
@@ -206,7 +206,7 @@ func (w *hostWatch) say(ctx context.Context, n *candmap.RosterNode, keys []clust
 	}
 	w.issued = now
 	statement, err := pki.SignHosts(w.m.certs[identityPair].pair.Load().Key(), pki.Hosts{
-		Cluster: w.m.id.Cluster, Node: n.UUID, Incarnation: w.m.id.Incarnation, Issued: now, Port: port, Keys: keys,
+		Cluster: w.m.id.Cluster, Node: n.UUID, Incarnation: w.m.id.Incarnation, Issued: now, Port: port, Keys: own.keys,
 	})
 	if err != nil {
 		return err
@@ -219,7 +219,10 @@ func (w *hostWatch) say(ctx context.Context, n *candmap.RosterNode, keys []clust
 	if err := w.m.client.Call(ctx, masterdOf(v.Map.Master), rpc.MethodHostKeys, "", statement, &reply); err != nil {
 		return err
 	}
-	w.heard(n, reply.Verdict, keys)
+	w.heard(n, reply.Verdict, own.keys)
+	if !w.open && len(own.ports) > 0 {
+		w.agree(own.ports) // the roster will
+	}
 	return nil
 }
 
