@@ -32,6 +32,13 @@ func TestUpFormsClusterAndDownLeavesNothing(t *testing.T) {
 			pids = append(pids, n.PIDs.Get(d))
 		}
 	}
+	// A node that was added again has another UUID.
+	identity := st.Nodes[2].File("/var/lib/rolekey/node/identity.json")
+	must(t, os.MkdirAll(filepath.Dir(identity), 0o755))
+	must(t, os.WriteFile(identity, []byte(`{"node":"another"}`), 0o600))
+	if n, err := c.Node(testContext(t), "node3"); err != nil || n.UUID != "another" {
+		t.Errorf("node3: %+v, %v", n, err)
+	}
 	pids = append(pids, st.Holder)
 	must(t, c.Down(testContext(t)))
 	for _, pid := range pids {

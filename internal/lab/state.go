@@ -125,6 +125,19 @@ func (n Node) File(path string) string { return filepath.Join(n.Root, path) }
 // Short returns the name without the domain; it names the node's folder.
 func (n Node) Short() string { return strings.TrimSuffix(n.Name, "."+Domain) }
 
+// joinedAs reads which node of its cluster noded is, which changes when a node is
+// removed and added again.
+func joinedAs(n Node) string {
+	var id struct {
+		Node string `json:"node"`
+	}
+	b, err := os.ReadFile(n.File("/var/lib/rolekey/node/identity.json"))
+	if err != nil || json.Unmarshal(b, &id) != nil {
+		return "" // it is in none
+	}
+	return id.Node
+}
+
 // Paths inside a cluster's directory.
 func socketPath(dir string) string    { return filepath.Join(dir, "holder.sock") }
 func statePath(dir string) string     { return filepath.Join(dir, "cluster.json") }
