@@ -49,6 +49,7 @@ type Config struct {
 	ReloadSSHD  func(ctx context.Context, pidFile string) error
 	// ShowsHostKeys returns nil if the sshd at an address shows these host keys.
 	ShowsHostKeys func(ctx context.Context, at netip.AddrPort, keys []cluster.SSHKey) error
+	Unwatched     bool // do not ask the kernel about changes of files
 
 	askSSHPort bool // sshd may know better than the default
 }

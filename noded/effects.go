@@ -76,12 +76,18 @@ func (m *member) trust() trust {
 	return trust{fresh: m.keeper.Fresh(), last: m.keeper.Lease().Last()}
 }
 
-// sshRound bounds how long a change by hand in authorized_keys stays.
-const sshRound = time.Minute
+// sshRound bounds how long a change by others in SSH's files stays, where the
+// kernel does not tell of it.
+const sshRound = 25 * time.Second
 
 // maintainSSH renews the expiry of authorized keys while the map is fresh, and
 // puts right what others changed in our block and in the derived files.
 func (m *member) maintainSSH(ctx context.Context) error {
+	var events <-chan struct{}
+	if m.watch != nil {
+		events = m.watch.News()
+	}
+	calm := newCalm(events)
 	for {
 		news := m.news.wait()
 		v := m.keeper.View()
@@ -93,12 +99,15 @@ func (m *member) maintainSSH(ctx context.Context) error {
 				m.log.Warn("derived files are not up to date", zap.Error(err))
 			}
 			m.endExpired(v)
+			if m.watch != nil {
+				m.watch.Set(m.ssh.files())
+			}
 		}
 		every := sshRound
 		if v.Map != nil {
 			every = min(every, v.Map.SSHLease()/8)
 		}
-		if err := pause(ctx, every, news); err != nil {
+		if err := calm.wait(ctx, every, news); err != nil {
 			return err
 		}
 	}

@@ -144,11 +144,7 @@ func (w *hostWatch) own(ctx context.Context) (ownHosts, error) {
 		if err != nil {
 			return ownHosts{}, err
 		}
-		sshd := w.m.cfg.SSH.SSHD
-		if sshd == "" {
-			sshd = defaultSSHD
-		}
-		if w.conf, err = f.probe(ctx, sshd, account.Name); err != nil {
+		if w.conf, err = f.probe(ctx, account.Name); err != nil {
 			return ownHosts{}, err
 		}
 		w.asked = now

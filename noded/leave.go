@@ -79,7 +79,7 @@ func (d *Daemon) erase() error {
 		for _, name := range []string{serverPair, identityPair} {
 			errs = append(errs, pki.Files{Dir: dir, Name: name}.Remove())
 		}
-		for _, name := range []string{gossipFile, termFile, contactFile, sweepFile, evictedFile, addressNote, "ca.pem", identityFile} {
+		for _, name := range []string{gossipFile, termFile, contactFile, sweepFile, evictedFile, addressNote, placesFile, "ca.pem", identityFile} {
 			errs = append(errs, atomicfile.Remove(filepath.Join(dir, name)))
 		}
 	}

@@ -101,6 +101,9 @@ func (m *member) ack(a candmap.Ack) rpc.MapAck {
 	var problems []string
 	r.SSHCommand, problems = m.asked()
 	r.Problems = append(r.Problems, problems...)
+	for _, w := range m.ssh.warnings() {
+		r.Problems = append(r.Problems, "sshd: "+w)
+	}
 	if v := m.keeper.View(); v.Map != nil {
 		r.LeaseUntil = m.keeper.Lease().Until(v.Map.Lease())
 	}

@@ -19,6 +19,7 @@ import (
 	"rolekey/candmap/gossip"
 	"rolekey/cluster"
 	"rolekey/internal/audit"
+	"rolekey/internal/filewatch"
 	"rolekey/internal/task"
 	"rolekey/noded/masterip"
 	"rolekey/pki"
@@ -51,6 +52,7 @@ type member struct {
 	step    func(name string) error // where tests make a crash
 	hints   *hints
 	hosts   *hostWatch
+	watch   *filewatch.Watcher // of SSH's files; nil: not watched
 
 	news     bell // view, beacon or freshness changed
 	pullNow  chan struct{}
@@ -103,6 +105,9 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, command: d.command, log: d.log, audit: m.audit, now: d.cfg.now}
+	if !d.cfg.Unwatched {
+		m.watch = filewatch.New(d.log)
+	}
 	m.facts = newFactFiles(d.cfg.Paths)
 	if err := m.openAddress(); err != nil {
 		return nil, err
@@ -216,6 +221,9 @@ func (m *member) run(ctx context.Context) error {
 	g.Go("gossip", m.gossip.Run)
 	g.Go("gossip key", m.followGossipKey)
 	g.Go("ssh", m.maintainSSH)
+	if m.watch != nil {
+		g.Go("file watch", m.watch.Run)
+	}
 	g.Go("sessions", m.logins.run)
 	g.Go("masterd", m.followMasterd)
 	g.Go("pull", m.pull)

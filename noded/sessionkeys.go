@@ -226,15 +226,22 @@ func (s *sshFiles) access(ctx context.Context, v *candmap.View) (a access) {
 	if s.until.IsZero() || s.now().Before(s.until) {
 		a.ours = authorized(v.Map.Map)
 	}
-	text, err := readSmall(set.authorized.Path)
-	if err != nil {
-		return a
-	}
+	var text strings.Builder
 	ours := map[string]bool{}
-	for _, k := range append(blockKeys(string(text), s.self.Cluster), s.former...) {
+	for _, k := range s.former {
 		ours[keyText(k)] = true
 	}
-	for _, l := range lines(string(text)) {
+	for _, path := range set.reads() {
+		one, err := readKeys(path)
+		if err != nil {
+			return a
+		}
+		for _, k := range blockKeys(string(one), s.self.Cluster) {
+			ours[keyText(k)] = true
+		}
+		text.Write(append(one, '\n'))
+	}
+	for _, l := range lines(text.String()) {
 		if k, ok := keyOfLine(trimLine(l)); ok && !ours[keyText(k)] {
 			a.foreign = append(a.foreign, k)
 		}

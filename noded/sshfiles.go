@@ -29,13 +29,18 @@ type sshFiles struct {
 	audit   *audit.Log
 	now     func() time.Time
 
-	mu      sync.Mutex
-	until   time.Time // expiry-time in authorized_keys; zero: none is known
-	wrote   bool      // in this run
-	keys    string    // what the block authorized last, without the expiry
-	report  sshkeys.Report
-	problem error
-	former  []cluster.SSHKey // of candidates that lost the role in this run
+	mu       sync.Mutex
+	places   *keyPlaces // nil until they are needed
+	until    time.Time  // expiry-time in authorized_keys; zero: none is known
+	wrote    string     // the file that was written in this run
+	keys     string     // what the block authorized last, without the expiry
+	report   sshkeys.Report
+	problem  error
+	former   []cluster.SSHKey  // of candidates that lost the role in this run
+	derived  map[string]string // what was written last, by file
+	repairs  repairs
+	refusals []string // why sshd lets nobody in
+	watched  []string // files to be told of
 }
 
 // trust is what the expiry of authorized keys depends on.
@@ -70,20 +75,40 @@ func authorized(m *candmap.Map) []sshkeys.Authorized {
 	return list
 }
 
+// A file that another process is writing is not replaced; mostly it has done so
+// after the blink of an eye.
+const (
+	writerTries = 10
+	writerWait  = 50 * time.Millisecond
+)
+
 // authorize makes authorized_keys say what the map says. It is called at every
 // map and now and then, and writes only when something is to be changed.
 func (s *sshFiles) authorize(ctx context.Context, v *candmap.View, t trust) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range 3 { // sshd may be told to ask noded from now on, or not any more
-		if s.problem = s.authorizeLocked(ctx, v, t); s.problem != nil || !s.command.follow(ctx, v, s.self.Node) {
+		if s.problem = s.authorizePatiently(ctx, v, t); s.problem != nil || !s.command.follow(ctx, v, s.self.Node) {
 			break
 		}
 	}
+	s.tellRepairs()
 	return s.problem
 }
 
+// authorizePatiently waits a moment for somebody who writes the file.
+func (s *sshFiles) authorizePatiently(ctx context.Context, v *candmap.View, t trust) (err error) {
+	for range writerTries {
+		err = s.authorizeLocked(ctx, v, t)
+		if !errors.Is(err, sshkeys.ErrWriting) || pause(ctx, writerWait, nil) != nil {
+			break
+		}
+	}
+	return err
+}
+
 func (s *sshFiles) authorizeLocked(ctx context.Context, v *candmap.View, t trust) error {
+	s.finder.refresh()
 	set, err := s.finder.get(ctx)
 	if err != nil {
 		if !wantsSSH(v) && s.keys == "" {
@@ -91,6 +116,7 @@ func (s *sshFiles) authorizeLocked(ctx context.Context, v *candmap.View, t trust
 		}
 		return err
 	}
+	s.look(set)
 	list := authorized(v.Map.Map)
 	if s.command.answers(v, set) {
 		list = nil
@@ -105,12 +131,20 @@ func (s *sshFiles) authorizeLocked(ctx context.Context, v *candmap.View, t trust
 		return blockErr
 	}
 	block.Former = s.former
-	report, err := set.authorized.Apply(block)
+	report, err := s.put(set, block)
 	s.note(report)
-	s.auditRepair(set.authorized.Path, report, s.wrote && keys == s.keys && (set.options.NoExpiry || until.Equal(s.until)))
+	path := set.authorized.Path
+	if n := len(report.Damage) + len(report.Repaired); n > 0 {
+		s.repaired(path, n)
+	} else if report.Changed && s.wrote == path && keys == s.keys && (set.options.NoExpiry || until.Equal(s.until)) {
+		s.repaired(path, 1) // it should hold what was written there last
+	}
 	if err == nil {
-		s.wrote = true
+		s.wrote = path
 		s.until, s.keys = until, keys
+	}
+	if errors.Is(err, sshkeys.ErrUnsafe) {
+		s.finder.forget() // another file may be fit now
 	}
 	if set.options.NoExpiry {
 		s.until = time.Time{}
@@ -137,6 +171,12 @@ func (s *sshFiles) expiry(m *candmap.Map, t trust, changed bool) time.Time {
 	return s.until
 }
 
+// look notes what sshd said.
+func (s *sshFiles) look(set *sshSettings) {
+	s.refusals = set.refusals
+	s.watched = append([]string{set.known.Path, s.at.SSHDropIn(), s.finder.configFile()}, set.reads()...)
+}
+
 func (s *sshFiles) note(r sshkeys.Report) {
 	for _, d := range append(append([]string(nil), r.Damage...), r.Repaired...) {
 		s.log.Warn("authorized_keys was put right", zap.String("what", d))
@@ -144,20 +184,10 @@ func (s *sshFiles) note(r sshkeys.Report) {
 	if len(r.Unsafe) > 0 {
 		s.log.Warn("sshd may refuse authorized_keys", zap.Strings("why", r.Unsafe))
 	}
-	if r.Disabled > 0 {
-		s.log.Error("revoked keys were disabled in place because the file cannot be replaced", zap.Int("lines", r.Disabled))
+	if r.Disabled+r.InPlace > 0 {
+		s.log.Error("lines were changed in place because the file cannot be replaced", zap.Int("revoked", r.Disabled), zap.Int("written", r.InPlace))
 	}
 	s.report = r
-}
-
-// auditRepair writes down that somebody else changed the file, and that it was
-// put right. Same says that it should hold what was written there last.
-func (s *sshFiles) auditRepair(path string, r sshkeys.Report, same bool) {
-	n := len(r.Damage) + len(r.Repaired)
-	if n == 0 && !(same && r.Changed) {
-		return
-	}
-	s.audit.Write(audit.Event{Act: audit.KeysRepaired, Target: path, Count: int64(max(1, n))})
 }
 
 // derive writes what helps ssh to reach the other nodes: their host keys, and
@@ -180,8 +210,24 @@ func (s *sshFiles) derive(ctx context.Context, v *candmap.View) error {
 	}
 	hosts := hostsOf(v.Roster)
 	block, blockErr := sshkeys.KnownHostsBlock(v.Map.Cluster, hosts)
-	_, err = set.known.Apply(block)
+	report, err := set.known.Apply(block)
+	s.wroteDerived(set.known.Path, string(block.Bytes()), report.Changed, err)
 	return errors.Join(blockErr, err, s.dropIn(set, hosts))
+}
+
+// wroteDerived notes what a derived file holds now. If that is what it should
+// have held before, somebody else had changed it.
+func (s *sshFiles) wroteDerived(path, text string, changed bool, err error) {
+	if changed && s.derived[path] == text {
+		s.repaired(path, 1)
+	}
+	if err != nil {
+		return
+	}
+	if s.derived == nil {
+		s.derived = map[string]string{}
+	}
+	s.derived[path] = text
 }
 
 func hostsOf(r *candmap.Roster) []sshkeys.Host {
@@ -202,11 +248,13 @@ func (s *sshFiles) dropIn(set *sshSettings, hosts []sshkeys.Host) error {
 	if text == nil {
 		return renderErr
 	}
-	_, err := sshkeys.WriteClientConfig(s.at.SSHDropIn(), text)
+	changed, err := sshkeys.WriteClientConfig(s.at.SSHDropIn(), text)
+	s.wroteDerived(s.at.SSHDropIn(), string(text), changed, err)
 	return errors.Join(renderErr, err)
 }
 
 func (s *sshFiles) underiveLocked(set *sshSettings, id cluster.UUID) error {
+	s.derived = nil
 	empty, err := sshkeys.KnownHostsBlock(id, nil)
 	if err == nil {
 		_, err = set.known.Apply(empty)
@@ -227,7 +275,7 @@ func (s *sshFiles) remove(ctx context.Context) error {
 	}
 	empty, err := sshkeys.AuthorizedBlock(s.self.Cluster, nil, time.Time{}, set.options)
 	if err == nil {
-		_, err = set.authorized.Apply(empty)
+		_, err = s.put(set, empty)
 	}
 	return errors.Join(err, s.underiveLocked(set, s.self.Cluster))
 }

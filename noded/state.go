@@ -2,6 +2,10 @@ package noded
 
 import (
 	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -70,22 +74,35 @@ func (s *sshFiles) state(ctx context.Context, v *candmap.View, out *rpc.NodeStat
 	if s.problem != nil {
 		out.BlockProblems = append(out.BlockProblems, s.problem.Error())
 	}
-	out.BlockProblems = append(out.BlockProblems, s.report.Unsafe...)
+	out.BlockProblems = slices.Concat(out.BlockProblems, s.report.Unsafe, s.refusals, s.rivals())
 	set, err := s.finder.get(ctx)
 	if err != nil || v.Map == nil {
 		return
 	}
-	text, err := readSmall(set.authorized.Path)
+	block, err := sshkeys.AuthorizedBlock(v.Map.Cluster, authorized(v.Map.Map), farFuture.AddDate(-10, 0, 0), set.options)
+	if block.Cluster().IsZero() || err != nil {
+		block = sshkeys.Block{}
+	}
+	block.Former = s.former
+	if set.unread == nil {
+		s.stateOfFile(set.authorized.Path, block, out)
+	}
+	for _, f := range set.others {
+		s.stateOfFile(f.Path, block.Without(), out)
+	}
+}
+
+// stateOfFile tells which keys one file authorizes.
+func (s *sshFiles) stateOfFile(path string, block sshkeys.Block, out *rpc.NodeState) {
+	text, err := readKeys(path)
 	if err != nil {
 		out.BlockProblems = append(out.BlockProblems, err.Error())
 		return
 	}
-	out.Authorized = blockKeys(string(text), s.self.Cluster)
-	block, err := sshkeys.AuthorizedBlock(v.Map.Cluster, authorized(v.Map.Map), farFuture.AddDate(-10, 0, 0), set.options)
-	if block.Cluster().IsZero() || err != nil {
+	out.Authorized = append(out.Authorized, blockKeys(string(text), s.self.Cluster)...)
+	if block.Cluster().IsZero() {
 		return
 	}
-	block.Former = s.former
 	_, report, err := sshkeys.Splice(text, block)
 	if err != nil {
 		return
@@ -95,6 +112,18 @@ func (s *sshFiles) state(ctx context.Context, v *candmap.View, out *rpc.NodeStat
 			out.Foreign = append(out.Foreign, print)
 		}
 	}
+}
+
+func readKeys(path string) (_ []byte, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return io.ReadAll(io.LimitReader(f, sshkeys.MaxFile))
 }
 
 // blockKeys reads the keys of the managed block as sshd would.

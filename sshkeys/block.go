@@ -204,6 +204,17 @@ func (b *Block) sort() {
 // Cluster returns the cluster that the block belongs to.
 func (b Block) Cluster() cluster.UUID { return b.cluster }
 
+// Without returns an empty block, for a file where the keys of b do not belong:
+// lines of others that hold one of them are reported.
+func (b Block) Without() Block {
+	b.Former = slices.Clone(b.Former)
+	for _, l := range b.lines {
+		b.Former = append(b.Former, cluster.SSHKey{Type: blobType([]byte(l.key)), Blob: []byte(l.key)})
+	}
+	b.lines = nil
+	return b
+}
+
 // Len returns the number of key lines.
 func (b Block) Len() int { return len(b.lines) }
 

@@ -242,7 +242,7 @@ func TestG4FaultAtEveryOperation(t *testing.T) {
 func TestG4RevokedOnBadDisks(t *testing.T) {
 	for _, c := range faultCases {
 		for _, broken := range []string{"create", "write", "chmod", "rename"} {
-			f := testFile(t)
+			f := quickFile(t)
 			c.prepare(t, f)
 			f.fs = &faultFS{before: func(_ int, call, _ string) error {
 				if call == broken {
@@ -258,7 +258,7 @@ func TestG4RevokedOnBadDisks(t *testing.T) {
 			}
 			c.nothingRevoked(t, f, b, broken)
 		}
-		f := testFile(t)
+		f := quickFile(t)
 		c.prepare(t, f)
 		f.fs = &faultFS{before: readOnly}
 		if _, err := f.Apply(c.block(t)); c.name != "nothing changes" && (!errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "read-only: mount it writable")) {
@@ -283,7 +283,7 @@ func (c faultCase) nothingRevoked(t *testing.T, f File, b Block, when string) {
 
 // fault runs the change with a fault at operation n; false: there is none.
 func (c faultCase) fault(t *testing.T, n int, rule func(int, string, string) error, torn bool) bool {
-	f := testFile(t)
+	f := quickFile(t)
 	c.prepare(t, f)
 	b := c.block(t)
 	disk := &faultFS{before: rule, torn: torn, after: func(call string) { c.foreignStays(t, f, fmt.Sprint(n, call)) }}

@@ -27,6 +27,7 @@ type Account struct {
 type File struct {
 	Path    string
 	Account Account
+	Lax     bool // sshd's StrictModes is off: owners and modes do not matter
 
 	fs atomicfile.FS // nil: this machine's own; tests of failing disks have another
 }
@@ -44,6 +45,10 @@ var (
 	// ErrUnsafe says that the file or a folder on the way is not what it
 	// should be, such as a symbolic link.
 	ErrUnsafe = errors.New("not a plain file in plain folders")
+
+	// ErrWriting says that another process has the file open for writing. It
+	// was not replaced, since what that process writes next would be lost.
+	ErrWriting = errors.New("another process is writing the file")
 
 	errChanged = errors.New("the file changed meanwhile")
 )
@@ -208,8 +213,10 @@ func (f File) write(old state, data []byte, kind fileKind) error {
 	}
 	o := f.options(old)
 	o.Sync = kind == authorizedKeys
+	watch := f.watchWriters(old)
+	defer watch.end()
 	// What is left between the check and the rename are a few microseconds.
-	o.Check = func() error { return f.same(old) }
+	o.Check = func() error { return errors.Join(watch.begin(), f.same(old), watch.check()) }
 	return atomicfile.Write(f.Path, data, o)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,8 +140,15 @@ func TestApplyRepairsNothingElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Path = filepath.Join(elsewhere, "root")
-	if r := apply(t, f, block(t, entry(nodeA, fixedKey(1)))); len(r.Unsafe) != 1 || len(r.Repaired) != 0 {
+	if f.Fit() == nil {
+		t.Error("a folder that others may write is fit")
+	}
+	if r := apply(t, f, block(t, entry(nodeA, fixedKey(1)))); len(r.Unsafe) == 0 || !strings.HasPrefix(r.Unsafe[0], elsewhere) || len(r.Repaired) != 0 {
 		t.Errorf("report %+v", r)
+	}
+	f.Lax = true
+	if r := apply(t, f, block(t, entry(nodeA, fixedKey(1)))); len(r.Unsafe) != 0 || f.Fit() != nil {
+		t.Errorf("StrictModes is off: report %+v, %v", r, f.Fit())
 	}
 	checkMode(t, elsewhere, 0o777)
 }
@@ -190,7 +198,8 @@ func TestApplyMergesConcurrentChange(t *testing.T) {
 		}
 		if call == "open" && edits == 0 && fileExists(atomicfile.TempName(f.Path)) {
 			edits++
-			writeFile(t, f.Path, "# a\n# by hand\n")
+			writeFile(t, f.Path+".new", "# a\n# by hand\n")
+			return os.Rename(f.Path+".new", f.Path)
 		}
 		return nil
 	}}
@@ -356,6 +365,13 @@ func TestPath(t *testing.T) {
 		if got, err := Path(text, a); err != nil || got != want {
 			t.Errorf("%q: %q, %v", text, got, err)
 		}
+	}
+	c := ParseConfig("authorizedkeysfile none a a /b/%%%U .ssh/../a\npermitrootlogin no\npubkeyauthentication no\n")
+	if all, err := c.AllAuthorizedKeys(a); err != nil || !slices.Equal(all, []string{"/root/a", "/b/%0"}) {
+		t.Errorf("several: %q, %v", all, err)
+	}
+	if r := c.Refusals(a); len(r) != 2 || len(c.Refusals(Account{UID: 1})) != 1 || len((Config{PermitRootLogin: "without-password"}).Refusals(a)) != 0 {
+		t.Errorf("refusals %q", r)
 	}
 	for _, text := range []string{"", "authorizedkeysfile none\n", "authorizedkeysfile\n", "authorizedkeysfile %x\n", "authorizedkeysfile a%\n"} {
 		if got, err := Path(text, a); err == nil {

@@ -219,40 +219,44 @@ func (l *lockout) change(what string) {
 // line of a key that is still authorized; and wherever the file can be written
 // at all, the current master enters.
 func TestNeverLockedOut(t *testing.T) {
+	for range 10 { // rapid's own number of checks is small for so much
+		rapid.Check(t, neverLockedOut)
+	}
+}
+
+func neverLockedOut(t *rapid.T) {
 	disks := map[string]func(int, string, string) error{"good": goodDisk, "full": fullDisk, "read-only": readOnly}
-	rapid.Check(t, func(rt *rapid.T) {
-		home, err := os.MkdirTemp(memoryDir(), "lockout")
-		if err != nil {
-			t.Fatal(err)
+	home, err := os.MkdirTemp(memoryDir(), "lockout")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(home) }()
+	l := &lockout{
+		t: t, candidates: map[byte]bool{1: true}, master: 1, reach: rapid.Bool().Draw(t, "reach"),
+		f: File{Path: filepath.Join(home, ".ssh", "authorized_keys"), Account: Account{Name: "root", UID: os.Getuid(), GID: os.Getgid(), Home: home}},
+	}
+	if rapid.Bool().Draw(t, "admin") {
+		l.foreign = "# mine\n" + foreignC
+		l.write(l.foreign)
+	}
+	for range rapid.IntRange(1, 15).Draw(t, "steps") {
+		switch rapid.IntRange(0, 3).Draw(t, "step") {
+		case 0:
+			l.manage(rapid.SampledFrom(managers).Draw(t, "manager"))
+		case 1:
+			l.change(rapid.SampledFrom([]string{"promote", "demote", "failover", "failover", "reach"}).Draw(t, "change"))
+		default:
+			disk := rapid.SampledFrom([]string{"good", "full", "read-only"}).Draw(t, "disk")
+			l.apply(disks[disk], rapid.SampledFrom(slices.Concat(make([]int, 20), upTo(30))).Draw(t, "kill"))
 		}
-		defer func() { _ = os.RemoveAll(home) }()
-		l := &lockout{
-			t: rt, candidates: map[byte]bool{1: true}, master: 1, reach: rapid.Bool().Draw(rt, "reach"),
-			f: File{Path: filepath.Join(home, ".ssh", "authorized_keys"), Account: Account{Name: "root", UID: os.Getuid(), GID: os.Getgid(), Home: home}},
-		}
-		if rapid.Bool().Draw(rt, "admin") {
-			l.foreign = "# mine\n" + foreignC
-			l.write(l.foreign)
-		}
-		for range rapid.IntRange(1, 15).Draw(rt, "steps") {
-			switch rapid.IntRange(0, 3).Draw(rt, "step") {
-			case 0:
-				l.manage(rapid.SampledFrom(managers).Draw(rt, "manager"))
-			case 1:
-				l.change(rapid.SampledFrom([]string{"promote", "demote", "failover", "failover", "reach"}).Draw(rt, "change"))
-			default:
-				disk := rapid.SampledFrom([]string{"good", "full", "read-only"}).Draw(rt, "disk")
-				l.apply(disks[disk], rapid.SampledFrom(slices.Concat(make([]int, 20), upTo(30))).Draw(rt, "kill"))
-			}
-		}
-		l.apply(goodDisk, 0)
-		if got, want := l.text(), string(l.block().Bytes()); notOurs(strings.Replace(got, want, "", 1)) != l.foreign || !strings.Contains(got, want) {
-			rt.Fatalf("in the end the file is\n%s", got)
-		}
-		if fileExists(atomicfile.TempName(l.f.Path)) {
-			rt.Fatal("a temporary file is left")
-		}
-	})
+	}
+	l.apply(goodDisk, 0)
+	if got, want := l.text(), string(l.block().Bytes()); notOurs(strings.Replace(got, want, "", 1)) != l.foreign || !strings.Contains(got, want) {
+		t.Fatalf("in the end the file is\n%s", got)
+	}
+	if fileExists(atomicfile.TempName(l.f.Path)) {
+		t.Fatal("a temporary file is left")
+	}
 }
 
 // memoryDir is where syncing costs nothing, if there is such a place.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,15 +17,13 @@ import (
 // reported. Failing to repair is reported as well, and stops nothing.
 func (f File) repair(r *Report, old *state) {
 	dirs, below := f.folders()
-	for _, dir := range dirs {
-		if below {
+	if below {
+		for _, dir := range dirs {
 			f.repairOne(r, dir, 0o700, unix.O_DIRECTORY)
-		} else {
-			f.inspect(r, dir)
 		}
 	}
-	if below {
-		f.inspect(r, f.Account.Home)
+	for _, dir := range f.others() {
+		f.inspect(r, dir)
 	}
 	if old.info == nil {
 		return
@@ -36,10 +35,59 @@ func (f File) repair(r *Report, old *state) {
 	}
 }
 
+// others are the folders that StrictModes looks at and that are not ours to
+// change: home, or for a file elsewhere all folders up to the root.
+func (f File) others() []string {
+	if _, below := f.folders(); below {
+		return []string{f.Account.Home}
+	}
+	var list []string
+	for dir := filepath.Dir(f.Path); ; dir = filepath.Dir(dir) {
+		list = append(list, dir)
+		if dir == filepath.Dir(dir) {
+			return list
+		}
+	}
+}
+
+// Fit says why no block could be kept in the file so that sshd honours it, apart
+// from what Apply puts right; nil if it could.
+func (f File) Fit() error {
+	if _, err := f.read(); err != nil {
+		return err
+	}
+	if _, below := f.folders(); !below {
+		if _, err := os.Stat(filepath.Dir(f.Path)); err != nil {
+			return fmt.Errorf("check folder: %w", err)
+		}
+	}
+	var r Report
+	for _, dir := range f.others() {
+		f.inspect(&r, dir)
+	}
+	if len(r.Unsafe) > 0 {
+		return fmt.Errorf("check %s: %w: %s", f.Path, ErrUnsafe, r.Unsafe[0])
+	}
+	return nil
+}
+
+// Holds reports whether the file holds lines of the cluster's, links followed,
+// or cannot be read.
+func (f File) Holds(b Block) bool {
+	text, err := os.ReadFile(f.Path)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.EISDIR)
+	}
+	b.lines = nil
+	_, r, err := Splice(text, b)
+	return err != nil || r.Changed
+}
+
 // complaint says what StrictModes has against info, or "".
 func (f File) complaint(info fs.FileInfo) string {
 	uid, _ := owner(info)
 	switch {
+	case f.Lax:
 	case uid != 0 && uid != f.Account.UID:
 		return fmt.Sprintf("owned by uid %d", uid)
 	case info.Mode().Perm()&0o022 != 0:

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,10 +67,29 @@ func ProbeSSHD(ctx context.Context, path string) (Version, error) {
 	return v, nil
 }
 
-// ProbeConfig asks sshd what its configuration means for the account. args go
-// before ours, such as -f FILE.
-func ProbeConfig(ctx context.Context, path string, user string, args ...string) (Config, error) {
-	args = append(args, "-T", "-C", "user="+user+",host=localhost,addr=127.0.0.1")
+// Login is the login that sshd is asked about: Match blocks of its configuration
+// look at each of these.
+type Login struct {
+	User     string
+	From, To netip.Addr // invalid: this machine itself
+	Port     uint16     // 0: 22
+}
+
+func (l Login) spec() string {
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if !l.From.IsValid() || !l.To.IsValid() {
+		l.From, l.To = loopback, loopback
+	}
+	if l.Port == 0 {
+		l.Port = sshPort
+	}
+	return fmt.Sprintf("user=%s,host=%s,addr=%s,laddr=%s,lport=%d", l.User, l.From, l.From, l.To, l.Port)
+}
+
+// ProbeConfig asks sshd what its configuration means for a login. args go before
+// ours, such as -f FILE.
+func ProbeConfig(ctx context.Context, path string, l Login, args ...string) (Config, error) {
+	args = append(args, "-T", "-C", l.spec())
 	out, err := probe(ctx, path, args...)
 	if err != nil {
 		return Config{}, fmt.Errorf("probe %s -T: %w: %.200s", path, err, bytes.TrimSpace(out))
@@ -101,6 +122,20 @@ type Config struct {
 	HostKey            []string // private key files; the public halves end in .pub
 	Port               []uint16
 	StrictModes        bool
+	PermitRootLogin    string // "yes", "no", ...; empty: sshd did not say
+	PubkeyAuth         string // "yes" or "no"
+}
+
+// Refusals says why sshd lets the account in by no key, whatever is authorized.
+func (c Config) Refusals(a Account) []string {
+	var list []string
+	if c.PubkeyAuth == "no" {
+		list = append(list, "sshd accepts no keys: its configuration says PubkeyAuthentication no")
+	}
+	if a.UID == 0 && (c.PermitRootLogin == "no" || c.PermitRootLogin == "forced-commands-only") {
+		list = append(list, "sshd lets root not in by key: its configuration says PermitRootLogin "+c.PermitRootLogin)
+	}
+	return list
 }
 
 // ParseConfig reads the output of sshd -T. That output does not quote, so that
@@ -117,6 +152,10 @@ func ParseConfig(sshdT string) Config {
 			c.HostKey = append(c.HostKey, value)
 		case "strictmodes":
 			c.StrictModes = value == "yes"
+		case "permitrootlogin":
+			c.PermitRootLogin = value
+		case "pubkeyauthentication":
+			c.PubkeyAuth = value
 		case "port":
 			if p, err := strconv.ParseUint(value, 10, 16); err == nil && p != 0 {
 				c.Port = append(c.Port, uint16(p))
@@ -138,20 +177,39 @@ func Path(sshdT string, a Account) (string, error) {
 
 // AuthorizedKeys returns the first authorized_keys file for the account.
 func (c Config) AuthorizedKeys(a Account) (string, error) {
-	if len(c.AuthorizedKeysFile) == 0 || strings.EqualFold(c.AuthorizedKeysFile[0], "none") {
-		return "", ErrNoAuthorizedKeysFile
-	}
-	path, err := expandTokens(c.AuthorizedKeysFile[0], a)
+	all, err := c.AllAuthorizedKeys(a)
 	if err != nil {
-		return "", fmt.Errorf("find authorized_keys: %w", err)
+		return "", err
 	}
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(a.Home, path)
+	return all[0], nil
+}
+
+// AllAuthorizedKeys returns the authorized_keys files that sshd reads for the
+// account, at least one.
+func (c Config) AllAuthorizedKeys(a Account) ([]string, error) {
+	var all []string
+	for _, text := range c.AuthorizedKeysFile {
+		if strings.EqualFold(text, "none") {
+			continue
+		}
+		path, err := expandTokens(text, a)
+		if err != nil {
+			return nil, fmt.Errorf("find authorized_keys: %w", err)
+		}
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(a.Home, path)
+		}
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("find authorized_keys: home %q of %s is not absolute", a.Home, a.Name)
+		}
+		if path = filepath.Clean(path); !slices.Contains(all, path) {
+			all = append(all, path)
+		}
 	}
-	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("find authorized_keys: home %q of %s is not absolute", a.Home, a.Name)
+	if len(all) == 0 {
+		return nil, ErrNoAuthorizedKeysFile
 	}
-	return filepath.Clean(path), nil
+	return all, nil
 }
 
 func expandTokens(text string, a Account) (string, error) {

@@ -152,6 +152,7 @@ func (n *Node) nodedConfig() noded.Config {
 		Paths: n.at, Addresses: []netip.Addr{n.Addr}, Log: n.c.logs.of(n.Short() + " noded"), Now: n.now, Clocks: n.clocks,
 		Listen: n.listen, Dial: n.dial, ListenLocal: n.socks.listen, DialLocal: n.socks.dial, Gossip: n.Host, FileTime: n.fileTime(),
 		ShowsHostKeys: func(context.Context, netip.AddrPort, []cluster.SSHKey) error { return nil },
+		Unwatched:     true, // the kernel knows no virtual time
 		SSH: noded.SSHConfig{
 			AuthorizedKeys: n.AuthorizedKeys(), KnownHosts: n.at.In("/root/.ssh/known_hosts"), Home: n.at.RootHome(),
 			HostKeys: []string{n.hostKeyFile()}, SSHD: n.c.sshd,

@@ -1,0 +1,145 @@
+package noded
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rolekey/candmap"
+)
+
+// asks makes noded ask sshd, which answers with the text.
+func (h *host) asks(sshdT string) {
+	h.t.Helper()
+	h.cfg.SSH.AuthorizedKeys = ""
+	h.cfg.SSH.SSHDConfig = filepath.Join(h.cfg.Paths.Root, "etc/ssh/sshd_config")
+	h.answers(sshdT)
+	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in -V) echo 'OpenSSH_9.2p1' >&2; exit 1;; esac\ncat '%s'\n", h.cfg.SSH.SSHDConfig)
+	if err := os.WriteFile(h.cfg.SSH.SSHD, []byte(script), 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// answers is a change of sshd_config.
+func (h *host) answers(sshdT string) {
+	h.t.Helper()
+	write(h.t, h.cfg.SSH.SSHDConfig, []byte(sshdT+"strictmodes yes\n"))
+}
+
+func (h *host) inHome(name string) string { return filepath.Join(h.cfg.Paths.RootHome(), name) }
+
+func (h *host) push(w *world) []string {
+	h.t.Helper()
+	w.next(func(*candmap.Map) {})
+	return w.mustPush(h.member().id.Node).Problems
+}
+
+// TestG4SeveralFiles: the block is in the first file that is fit, and in no
+// other that sshd reads, whatever becomes of the files and of sshd's
+// configuration.
+func TestG4SeveralFiles(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.asks("authorizedkeysfile .ssh/a %h/.ssh/b\n")
+	a, b, c := h.inHome(".ssh/a"), h.inHome(".ssh/b"), h.inHome(".ssh/c")
+	elsewhere := filepath.Join(t.TempDir(), "admin")
+	write(t, elsewhere, []byte("# admin\n"))
+	for _, err := range []error{os.Mkdir(h.inHome(".ssh"), 0o700), os.Symlink(elsewhere, a)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, b, []byte("# mine"))
+	w := foundedOn(t, h)
+	if p := h.push(w); len(p) != 0 || !h.hasBlock(b) || h.read(elsewhere) != "# admin\n" {
+		t.Errorf("a is a link: %q, b is\n%s", p, h.read(b))
+	}
+
+	if err := os.Remove(a); err != nil {
+		t.Fatal(err)
+	}
+	h.d.Reload()
+	if p := h.push(w); len(p) != 0 || !h.hasBlock(a) || h.read(b) != "# mine" {
+		t.Errorf("a is fit: %q, a is\n%s\nb is\n%s", p, h.read(a), h.read(b))
+	}
+
+	// sshd may not have read its new configuration: both files follow.
+	h.answers("authorizedkeysfile .ssh/c\n")
+	if p := h.push(w); len(p) != 0 || !h.hasBlock(c) || !h.hasBlock(a) {
+		t.Errorf("another file: %q, c is\n%s\na is\n%s", p, h.read(c), h.read(a))
+	}
+	h.up()
+	eventually(t, "the block is taken out of the old file", func() bool { return !h.hasBlock(a) })
+	if p := h.push(w); len(p) != 0 || !h.hasBlock(c) || h.hasBlock(a) {
+		t.Errorf("after a restart: %q", p)
+	}
+
+	// A link that holds our lines cannot be cleared, and sshd reads it.
+	write(t, elsewhere, []byte(h.read(c)))
+	if err := os.Symlink(elsewhere, a+"2"); err != nil {
+		t.Fatal(err)
+	}
+	h.answers("authorizedkeysfile .ssh/c .ssh/a2\n")
+	if p := h.push(w); len(p) != 1 || !strings.Contains(p[0], a+"2, where no key of the cluster belongs") {
+		t.Errorf("a link with our lines: %q", p)
+	}
+}
+
+// TestG4NoFile: sshd reads no file. That is told, and the rest goes on.
+func TestG4NoFile(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.asks("authorizedkeysfile none\n")
+	w := foundedOn(t, h)
+	if p := h.push(w); len(p) != 1 || !strings.Contains(p[0], "sshd reads no authorized_keys file") || !h.hasBlock(h.cfg.SSH.KnownHosts) {
+		t.Errorf("problems %q", p)
+	}
+	h.answers("authorizedkeysfile .ssh/a\n")
+	if p := h.push(w); len(p) != 0 || !h.hasBlock(h.inHome(".ssh/a")) {
+		t.Errorf("problems %q", p)
+	}
+}
+
+// TestG4SSHDRefuses: what makes the block useless is in the acknowledgement, and
+// is no failure to enforce a revocation.
+func TestG4SSHDRefuses(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.asks("authorizedkeysfile .ssh/a\npubkeyauthentication no\n")
+	w := foundedOn(t, h)
+	if p := h.push(w); !slices.Equal(p, []string{"sshd: sshd accepts no keys: its configuration says PubkeyAuthentication no"}) {
+		t.Errorf("problems %q", p)
+	}
+	if err := os.Chmod(h.cfg.Paths.RootHome(), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	h.answers("authorizedkeysfile .ssh/a\n")
+	if p := h.push(w); len(p) != 1 || !strings.HasPrefix(p[0], "sshd: "+h.cfg.Paths.RootHome()+": mode 0777") {
+		t.Errorf("problems %q", p)
+	}
+}
+
+// TestG8WriterMeetsTheMap: a program that has the file open when a map comes
+// loses nothing, and does not hold up the map.
+func TestG8WriterMeetsTheMap(t *testing.T) {
+	t.Parallel()
+	w, h := founded(t)
+	f, err := os.OpenFile(h.cfg.SSH.AuthorizedKeys, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := time.AfterFunc(writerWait*3, func() { _, _ = f.WriteString("# late\n"); _ = f.Close() })
+	defer closed.Stop()
+	w.next(func(m *candmap.Map) { m.SSHLeaseSeconds /= 2 })
+	if p := w.mustPush(h.member().id.Node).Problems; len(p) != 0 {
+		t.Errorf("problems %q", p)
+	}
+	eventually(t, "the other's line", func() bool { return strings.HasSuffix(h.authorizedKeys(), "# late\n") })
+	if !h.hasBlock(h.cfg.SSH.AuthorizedKeys) {
+		t.Errorf("file is\n%s", h.authorizedKeys())
+	}
+}

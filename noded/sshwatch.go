@@ -1,0 +1,61 @@
+package noded
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// A file that others change is looked at once it is quiet: a program that writes
+// in place may be in the middle of it, and what it writes to a file that was
+// replaced meanwhile is lost. One that never ends is answered now and then.
+const (
+	quietFor   = time.Second
+	quietMost  = 5 * time.Second
+	answerRate = 5 * time.Second
+	answerOnce = 3
+)
+
+// calm waits for a reason to look at SSH's files.
+type calm struct {
+	events <-chan struct{} // nil: there is only the slow look
+	limit  *rate.Limiter
+}
+
+func newCalm(events <-chan struct{}) calm {
+	return calm{events, rate.NewLimiter(rate.Every(answerRate), answerOnce)}
+}
+
+// wait returns after the time, at news, or after others changed a file.
+func (c calm) wait(ctx context.Context, every time.Duration, news <-chan struct{}) error {
+	timer := time.NewTimer(every)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-news:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-c.events:
+	}
+	return c.settle(ctx)
+}
+
+// settle waits until nothing happens any more, and until it is time to answer.
+func (c calm) settle(ctx context.Context) error {
+	for end := time.Now().Add(quietMost); time.Now().Before(end); {
+		quiet := time.NewTimer(quietFor)
+		select {
+		case <-quiet.C:
+			return c.limit.Wait(ctx)
+		case <-c.events:
+			quiet.Stop()
+		case <-ctx.Done():
+			quiet.Stop()
+			return context.Cause(ctx)
+		}
+	}
+	return c.limit.Wait(ctx)
+}
