@@ -167,6 +167,7 @@ type resume struct {
 	Cert    []byte       `json:"cert,omitempty"` // of a promotion
 
 	Retire []cluster.SSHKey `json:"retire,omitempty"` // that stepRoll takes away
+	Now    bool             `json:"now,omitempty"`    // it does so without delay
 
 	voters []cluster.NodeID // the map's voters after a loss; nil: they stay
 }

@@ -36,10 +36,12 @@ const (
 	prepareLimitRSA = time.Minute
 )
 
-// The map that lists both keys is delivered again to nodes that have not
-// confirmed it, so often and at this pace, before the old ones go.
+// Both keys are good for so long at least: a login takes its time, and one that
+// began when there was only the old key must not end when there is none but the
+// new. Meanwhile the map is delivered again, at this pace, to nodes that have not
+// confirmed it. The key of a role that was lost goes at once.
 const (
-	overlapTries = 4
+	overlapHold  = 5 * time.Second
 	overlapPause = 500 * time.Millisecond
 )
 
@@ -176,15 +178,31 @@ func (g *roll) overlap(ctx context.Context) error {
 	if unfit(err) {
 		return nil // what an interrupted roll left fits no such map: the next one ends it
 	}
-	for try := 1; err == nil && spread.Done < spread.All && try < overlapTries && len(g.left.Retire) == 0; try++ {
+	if err != nil || g.left.Now || !g.overlaps() {
+		return err
+	}
+	for held := time.Duration(0); held < overlapHold; held += overlapPause {
 		select {
 		case <-time.After(overlapPause):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		spread, err = g.c.Republish(ctx)
+		if spread.Done == spread.All {
+			continue
+		}
+		if spread, err = g.c.Republish(ctx); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
+}
+
+// overlaps reports whether the map lists keys that are about to go.
+func (g *roll) overlaps() bool {
+	s := g.c.State()
+	return s.Params.SSHSetup && slices.ContainsFunc(s.Candidates(), func(n *state.Node) bool {
+		return len(roles.WithoutSSHKeys(n.Keys.SSH, g.final(s, n))) > 0
+	})
 }
 
 func unfit(err error) bool {

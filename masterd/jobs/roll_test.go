@@ -64,33 +64,33 @@ var rollCases = map[string]struct {
 // the master not log in: see spreadMap.
 func TestG7RollSurvivesItsMaster(t *testing.T) {
 	for name, c := range rollCases {
-		t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			whole := newWorld(t, 5, 3).setUp(c.before...)
 			old := whole.sharedKeys()
 			if j := whole.finish(whole.submit(c.ops...)); j.Status != state.JobSuccess {
-				t.Fatalf("without a crash: %s", j.Error)
+				t.Fatalf("%s, without a crash: %s", name, j.Error)
 			}
 			if err := whole.rolled(); err != nil {
-				t.Fatalf("without a crash: %v", err)
+				t.Fatalf("%s, without a crash: %v", name, err)
 			}
 			if _, loses := map[string]bool{"demote": true, "offline": true, "remove": true, "readd": true, "rekey": true}[name]; loses && roles.HasSSHKey(whole.sharedKeys(), old[0]) {
-				t.Error("the shared key is not replaced")
+				t.Errorf("%s: the shared key is not replaced", name)
 			}
 			for i := range 2 * len(whole.calls) {
 				w := newWorld(t, 5, 3).setUp(c.before...)
 				w.dieAt, w.after = i/2, i%2 == 1
 				id := w.submit(c.ops...)
 				if err := w.reign(id); err != nil && !errors.Is(err, errDead) {
-					t.Fatalf("crash %d: the master stopped: %v", i, err)
+					t.Fatalf("%s, crash %d: the master stopped: %v", name, i, err)
 				}
 				w.dieAt = -1
 				j := w.finish(id)
 				if j.Status != state.JobSuccess {
-					t.Errorf("crash %d: job is %s: %s", i, j.Status, j.Error)
+					t.Errorf("%s, crash %d: job is %s: %s", name, i, j.Status, j.Error)
 				}
 				w.ensure()
 				if err := errors.Join(w.rolled(), w.settled()); err != nil {
-					t.Errorf("crash %d: %v (%s)", i, err, strings.Join(w.calls, ", "))
+					t.Errorf("%s, crash %d: %v (%s)", name, i, err, strings.Join(w.calls, ", "))
 				}
 			}
 		})
@@ -169,7 +169,9 @@ func (w *world) id(i int) cluster.NodeID {
 
 // TestG4SharedKeyIsReplaced at every loss of the role, before the job's end;
 // what the former candidate kept opens no node that can be reached.
-func TestG4SharedKeyIsReplaced(t *testing.T) {
+func TestG4SharedKeyIsReplaced(t *testing.T) { synctest.Test(t, g4SharedKeyIsReplaced) }
+
+func g4SharedKeyIsReplaced(t *testing.T) {
 	for name, op := range map[string]string{
 		"demote": modify(3, `"master_candidate":false,"auto_promote":true`), "drain": modify(3, `"drained":true,"auto_promote":true`),
 		"offline": modify(3, `"offline":true,"auto_promote":true`), "remove": remove(3), "readd": readd(3),
@@ -199,7 +201,9 @@ func TestG4SharedKeyIsReplaced(t *testing.T) {
 }
 
 // TestNoRotate warns, and is refused where there is nothing to rotate.
-func TestNoRotate(t *testing.T) {
+func TestNoRotate(t *testing.T) { synctest.Test(t, noRotate) }
+
+func noRotate(t *testing.T) {
 	w := newWorld(t, 4, 3)
 	want := `["OpPrereqError",["There is nothing to be left unrotated: every master candidate has an SSH key of its own","wrong_input"]]`
 	if j := w.finish(w.submit(modify(3, `"master_candidate":false,"auto_promote":true,"no_rotate":true`))); string(j.OpResult[0]) != want || !w.node(3).Flags.MasterCandidate {
@@ -215,7 +219,9 @@ func TestNoRotate(t *testing.T) {
 
 // TestMasterIsNotLockedOut: where the master's own node cannot hold a new key
 // nothing is switched, and the job says that it is not done.
-func TestMasterIsNotLockedOut(t *testing.T) {
+func TestMasterIsNotLockedOut(t *testing.T) { synctest.Test(t, masterIsNotLockedOut) }
+
+func masterIsNotLockedOut(t *testing.T) {
 	for name, c := range rollCases {
 		if strings.HasPrefix(name, "no SSH") || strings.Contains(name, "promot") || name == "SSH again" {
 			continue
@@ -240,7 +246,9 @@ func TestMasterIsNotLockedOut(t *testing.T) {
 }
 
 // TestRollRefusals: what a node answers is not taken for granted.
-func TestRollRefusals(t *testing.T) {
+func TestRollRefusals(t *testing.T) { synctest.Test(t, rollRefusals) }
+
+func rollRefusals(t *testing.T) {
 	for _, c := range []struct{ fields, result string }{
 		{`"ssh_key_type":"dsa"`, `ssh key type "dsa": want ed25519, ecdsa or rsa`},
 		{`"ssh_key_type":"rsa","ssh_key_bits":2048`, `ssh key of 2048 bits: rsa keys have 3072 to 8192 here`},
@@ -263,7 +271,9 @@ func TestRollRefusals(t *testing.T) {
 }
 
 // TestRollDryRun says what it would do.
-func TestRollDryRun(t *testing.T) {
+func TestRollDryRun(t *testing.T) { synctest.Test(t, rollDryRun) }
+
+func rollDryRun(t *testing.T) {
 	w := newWorld(t, 3, 2)
 	before := w.State().Head().Hash
 	j := w.finish(w.submit(setCluster(toShared + `,"dry_run":true`)))
@@ -274,7 +284,9 @@ func TestRollDryRun(t *testing.T) {
 
 // TestRecoveredRolls: a recovered state has no shared key, whatever its one
 // candidate lists; the others know it, so it is not used again.
-func TestRecoveredRolls(t *testing.T) {
+func TestRecoveredRolls(t *testing.T) { synctest.Test(t, recoveredRolls) }
+
+func recoveredRolls(t *testing.T) {
 	w := newWorld(t, 1, 1).setUp(toShared)
 	old := w.sharedKeys()[0]
 	w.do(state.KindSharedKeys, state.SharedKeysChange{})
@@ -289,7 +301,9 @@ func TestRecoveredRolls(t *testing.T) {
 
 // TestG5PromotionThatFails leaves no shared key on a normal node: it is handed
 // out only when the promotion is committed.
-func TestG5PromotionThatFails(t *testing.T) {
+func TestG5PromotionThatFails(t *testing.T) { synctest.Test(t, g5PromotionThatFails) }
+
+func g5PromotionThatFails(t *testing.T) {
 	w := newWorld(t, 4, 2).setUp(toShared)
 	w.onCall = func(what string) {
 		if what == "change node-change" && w.State().Node(w.id(4)) != nil {
@@ -309,7 +323,9 @@ func TestG5PromotionThatFails(t *testing.T) {
 
 // TestNobodyTakesAnothersKey: a candidate that claims the key of another one
 // gets none, and holds up nobody.
-func TestNobodyTakesAnothersKey(t *testing.T) {
+func TestNobodyTakesAnothersKey(t *testing.T) { synctest.Test(t, nobodyTakesAnothersKey) }
+
+func nobodyTakesAnothersKey(t *testing.T) {
 	w := newWorld(t, 4, 3)
 	var first cluster.SSHKey
 	w.at(1).spoil = func(k *rpc.CandidateKeys) { first = k.SSH[0] }
@@ -324,7 +340,9 @@ func TestNobodyTakesAnothersKey(t *testing.T) {
 }
 
 // TestRSAKeys are made once here, because that takes its time.
-func TestRSAKeys(t *testing.T) {
+func TestRSAKeys(t *testing.T) { synctest.Test(t, rSAKeys) }
+
+func rSAKeys(t *testing.T) {
 	w := newWorld(t, 1, 1).setUp(`"ssh_key_type":"rsa"`)
 	if err := w.rolled(); err != nil {
 		t.Error(err)

@@ -29,7 +29,7 @@ func (r *run) rotates(left *resume) {
 			"whoever has it and one of their addresses can still log in to every node, so that G4 does not hold", left.Node.Name))
 		return
 	}
-	left.Retire = roles.SharedSSHKeys(r.c.State())
+	left.Retire, left.Now = roles.SharedSSHKeys(r.c.State()), true
 	at := slices.IndexFunc(left.Steps, func(s roles.Step) bool { return s.Kind != roles.StepPublish })
 	if at < 0 {
 		at = len(left.Steps)
