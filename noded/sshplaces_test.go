@@ -1,15 +1,18 @@
 package noded
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"rolekey/candmap"
+	"rolekey/rpc"
 )
 
 // asks makes noded ask sshd, which answers with the text.
@@ -141,5 +144,65 @@ func TestG8WriterMeetsTheMap(t *testing.T) {
 	eventually(t, "the other's line", func() bool { return strings.HasSuffix(h.authorizedKeys(), "# late\n") })
 	if !h.hasBlock(h.cfg.SSH.AuthorizedKeys) {
 		t.Errorf("file is\n%s", h.authorizedKeys())
+	}
+}
+
+// TestG4FullDiskIsTold: on a disk that is really full the revoked key is dead,
+// and the acknowledgement and the node's state say what is wrong; when there is
+// room again, all is well.
+func TestG4FullDiskIsTold(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("SKIP: needs root to mount a small tmpfs")
+	}
+	h := newHost(t)
+	dir := h.inHome(".ssh")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
+		t.Skip("SKIP: cannot mount a tmpfs:", err)
+	}
+	t.Cleanup(func() {
+		h.stop()
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	h.cfg.SSH.KnownHosts = h.inHome("known_hosts") // elsewhere
+	write(t, h.cfg.SSH.AuthorizedKeys, []byte("# mine"))
+	w := foundedOn(t, h)
+	other := joined(t, w)
+	w.promote(other, false)
+	w.mustPush(h.member().id.Node)
+	public, _, _ := strings.Cut(other.read(other.cfg.Paths.SSHPublicKey()), " rolekey:")
+	_, key, _ := strings.Cut(public, " ")
+	if !strings.Contains(h.authorizedKeys(), key) {
+		t.Fatalf("the candidate's key is not there:\n%s", h.authorizedKeys())
+	}
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 128<<10), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	w.demote(other.member().id.Node)
+	ack := w.mustPush(h.member().id.Node)
+	if !slices.ContainsFunc(ack.Problems, func(p string) bool { return strings.HasPrefix(p, "apply") && strings.Contains(p, "the disk is full") }) {
+		t.Errorf("problems %q", ack.Problems)
+	}
+	var s rpc.NodeState
+	h.member().ssh.state(t.Context(), h.member().keeper.View(), &s)
+	if !strings.Contains(strings.Join(s.BlockProblems, " "), "the disk is full") {
+		t.Errorf("state %q", s.BlockProblems)
+	}
+	for l := range strings.Lines(h.authorizedKeys()) {
+		if strings.Contains(l, key) && l[0] != '#' {
+			t.Errorf("the revoked key opens the node: %s", l)
+		}
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if p := h.push(w); len(p) != 0 || strings.Contains(h.authorizedKeys(), key) || !strings.HasSuffix(h.authorizedKeys(), "# mine") {
+		t.Errorf("problems %q, file\n%s", p, h.authorizedKeys())
 	}
 }

@@ -1,7 +1,10 @@
 package vcluster
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -107,5 +110,32 @@ func TestG5RegainedRole(t *testing.T) {
 			}
 			c.Refused("a call with the old certificate", loot.State(c.Node(4)), cluster.CodeNotInMap)
 		}
+	})
+}
+
+// TestG8SlowLook: where the kernel tells nothing of files, and the cluster
+// nothing either, what others do to the block is put right within 30 s.
+func TestG8SlowLook(t *testing.T) {
+	Run(t, 3, Options{}, func(t *testing.T, c *Cluster) {
+		n := c.Node(3)
+		c.Partition(n)
+		c.Pass(2 * c.opts.Lease)
+		const foreign = "# the manager's\n"
+		c.must(os.WriteFile(n.AuthorizedKeys(), []byte(foreign), 0o600))
+		if keys, err := n.Authorized(); err != nil || len(keys) != 0 {
+			t.Fatalf("%v, %v", keys, err)
+		}
+		c.Await(30*time.Second, func() error {
+			keys, err := n.Authorized()
+			if err == nil && len(keys) == 0 {
+				err = errors.New("no key of the cluster is there")
+			}
+			return err
+		})
+		if text, err := os.ReadFile(n.AuthorizedKeys()); err != nil || !strings.Contains(string(text), foreign) {
+			t.Errorf("the manager's line is gone: %v\n%s", err, text)
+		}
+		c.Heal()
+		c.Settle()
 	})
 }
