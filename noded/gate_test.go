@@ -289,7 +289,7 @@ func TestKeyCreateSSHSetup(t *testing.T) {
 			if err := w.call(id, rpc.MethodKeyCreate, "", rpc.KeyCreateRequest{Incarnation: 1, SSHSetup: c.order}, &keys); err != nil {
 				t.Fatal(err)
 			}
-			if _, present := h.d.keys.load(); present != c.expect || (len(keys.SSH) == 1) != c.expect {
+			if _, present := h.d.keys.load(nil); present != c.expect || (len(keys.SSH) == 1) != c.expect {
 				t.Errorf("a key is there: %v, and told: %v; want %v", present, keys.SSH, c.expect)
 			}
 		})
@@ -302,7 +302,7 @@ func TestKeyCreateOtherIncarnation(t *testing.T) {
 	h := joined(t, w)
 	err := w.call(h.member().id.Node, rpc.MethodKeyCreate, "", rpc.KeyCreateRequest{Incarnation: 2}, nil)
 	wantCode(t, "key-create", err, cluster.CodeConflict)
-	if _, present := h.d.keys.load(); present {
+	if _, present := h.d.keys.load(nil); present {
 		t.Error("there is a key")
 	}
 }
@@ -331,7 +331,7 @@ func TestState(t *testing.T) {
 	w, first := founded(t)
 	id := first.member().id.Node
 	mine := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me\n"
-	own, _ := first.d.keys.load()
+	own, _ := first.d.keys.load(nil)
 	copied := fmt.Sprintf("ssh-ed25519 %s copied\n", strings.Fields(first.authorizedKeys()[strings.Index(first.authorizedKeys(), " ssh-ed25519"):])[1])
 	write(t, first.cfg.SSH.AuthorizedKeys, []byte(mine+first.authorizedKeys()+copied))
 	var s rpc.NodeState

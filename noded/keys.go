@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,53 +12,9 @@ import (
 	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/internal/audit"
-	"rolekey/internal/paths"
 	"rolekey/rpc"
 	"rolekey/sshkeys"
 )
-
-// keyDir is this node's own SSH key. It has one user at a time.
-type keyDir struct {
-	dir sshkeys.KeyDir
-	mu  *sync.Mutex
-}
-
-func newKeyDir(at paths.Layout) keyDir {
-	return keyDir{dir: sshkeys.KeyDir{Path: at.SSHDir()}, mu: new(sync.Mutex)}
-}
-
-func (k keyDir) ensure(node cluster.NodeID) (cluster.SSHKey, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	key, _, err := k.dir.Ensure(node)
-	return key, err
-}
-
-func (k keyDir) destroy() ([]string, []error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.dir.Destroy()
-}
-
-// load returns the public half, and whether any file of a key lies here.
-func (k keyDir) load() (key *cluster.SSHKey, present bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	found, err := k.dir.Present()
-	present = len(found) > 0 || err != nil
-	if pub, err := k.dir.Load(); err == nil {
-		key = &pub
-	}
-	return key, present
-}
-
-// strays lists private keys beside ours; nobody's to remove but root's.
-func (k keyDir) strays() []string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	found, _ := k.dir.Strays()
-	return found
-}
 
 // createKey has this node's candidate keys in place: the SSH key here, the
 // others with masterd.
@@ -72,9 +27,13 @@ func (m *member) createKey(ctx context.Context, q *rpc.Request) (any, error) {
 		return nil, cluster.Errorf(cluster.CodeConflict, "the order is for incarnation %d of this node, this is %d", req.Incarnation, m.id.Incarnation).
 			WithHint("the node was removed and added again: the order is from before that")
 	}
+	d, err := m.keys.prepare(req.SSHKey, m.id.Node)
+	if err != nil {
+		return nil, err
+	}
 	var keys rpc.CandidateKeys
-	err := rpc.Effect(ctx, func() (err error) {
-		keys, err = m.makeKeys(ctx, req)
+	err = rpc.Effect(ctx, func() (err error) {
+		keys, err = m.makeKeys(ctx, req, d)
 		return err
 	})
 	m.auditKeys(ctx, audit.KeysCreated, nil, err)
@@ -86,7 +45,7 @@ func (m *member) createKey(ctx context.Context, q *rpc.Request) (any, error) {
 
 // makeKeys never takes up keys of a role that was lost: those are about to be
 // destroyed, and whoever stole them would be a candidate again.
-func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest) (rpc.CandidateKeys, error) {
+func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest, d *draft) (rpc.CandidateKeys, error) {
 	if err := m.takeKeyTurn(ctx); err != nil {
 		return rpc.CandidateKeys{}, err
 	}
@@ -111,12 +70,74 @@ func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest) (rpc.Ca
 	if err != nil || !ssh {
 		return keys, err
 	}
-	key, err := m.keys.ensure(m.id.Node)
-	if err != nil {
-		return keys, err
+	return keys, m.makeSSHKey(&keys, req.SSHKey, d)
+}
+
+// makeSSHKey has the SSH key in place that is ordered, or tells to whom the
+// shared one is to be sealed.
+func (m *member) makeSSHKey(keys *rpc.CandidateKeys, o *rpc.SSHKeyOrder, d *draft) error {
+	if o == nil {
+		key, err := m.keys.ensure(m.id.Node)
+		if err == nil {
+			keys.SSH = []cluster.SSHKey{key}
+		}
+		return err
 	}
-	keys.SSH = []cluster.SSHKey{key}
-	return keys, nil
+	c := sshkeys.SealContext{Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation}
+	key, recipient, err := m.keys.order(*o, c, m.entryKeys(m.keeper.View()), d)
+	if err != nil {
+		return err
+	}
+	if keys.Recipient = recipient; key != nil {
+		keys.SSH = []cluster.SSHKey{*key}
+	}
+	m.news.ring() // ssh's configuration names the keys
+	return nil
+}
+
+// entryKeys are the SSH keys that the map lists of this node.
+func (m *member) entryKeys(v *candmap.View) []cluster.SSHKey {
+	if v.Map == nil {
+		return nil
+	}
+	if c := v.Map.Candidate(m.id.Node); c != nil {
+		return c.SSH
+	}
+	return nil
+}
+
+// sshMissing reports whether the map lists SSH keys of this node, and it holds
+// none of them.
+func (m *member) sshMissing(v *candmap.View) bool {
+	entry := m.entryKeys(v)
+	for _, h := range m.keys.held() {
+		if hasKey(entry, h.key) {
+			return false
+		}
+	}
+	return len(entry) > 0
+}
+
+// retireKeys destroys SSH keys that the map does not list any more.
+func (m *member) retireKeys(ctx context.Context, v *candmap.View) bool {
+	fresh, limit := m.keeper.Fresh(), m.cfg.now().Add(-strayAge)
+	removed, remains := m.keys.follow(m.entryKeys(v), m.id.Node, func(h heldKey) bool {
+		made := h.changed
+		if h.path != "" {
+			if t, err := m.cfg.FileTime(h.path); err == nil {
+				made = t
+			}
+		}
+		return fresh && made.Before(limit)
+	})
+	if len(removed)+len(remains) == 0 {
+		return true
+	}
+	err := errors.Join(remains...)
+	m.auditKeys(ctx, audit.KeysDestroyed, removed, err)
+	m.log.Info("an SSH key that was replaced is destroyed", zap.Strings("keys", removed), zap.Error(err))
+	m.news.ring()
+	return err == nil
 }
 
 // destroyKey destroys the keys of a node that is no candidate any more.
@@ -201,6 +222,10 @@ func (m *member) sweepOnce(ctx context.Context) bool {
 		return false
 	}
 	defer m.giveKeyTurn()
+	if v := m.keeper.View(); m.candidate(v) {
+		m.demoted.Store(false)
+		return m.retireKeys(ctx, v)
+	}
 	if !m.hasStrayKeys() {
 		return true
 	}

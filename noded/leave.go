@@ -52,7 +52,7 @@ func (d *Daemon) leave(ctx context.Context, id *identity) error {
 		return err
 	}
 	if id != nil {
-		ssh := &sshFiles{at: d.cfg.Paths, self: *id, finder: d.ssh, command: d.command, log: d.log, now: d.cfg.now}
+		ssh := &sshFiles{at: d.cfg.Paths, self: *id, finder: d.ssh, command: d.command, held: d.keys, log: d.log, now: d.cfg.now}
 		if err := ssh.remove(ctx); err != nil {
 			return fmt.Errorf("take the cluster out of SSH's files: %w", err)
 		}

@@ -96,7 +96,7 @@ func (m *member) hear(ctx context.Context, n firstNews) {
 func (m *member) ack(a candmap.Ack) rpc.MapAck {
 	r := rpc.MapAck{
 		Node: m.id.Node, Version: a.Version, Hash: a.Hash, Durable: a.Durable, Fresh: a.Fresh,
-		SSHUntil: m.sshUntil(), Missing: a.Missing, Problems: a.Problems,
+		SSHUntil: m.sshUntil(), SSHMissing: m.sshMissing(m.keeper.View()), Missing: a.Missing, Problems: a.Problems,
 	}
 	var problems []string
 	r.SSHCommand, problems = m.asked()

@@ -86,14 +86,19 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	agents, err := d.cfg.ListenLocal(d.cfg.Paths.SSHAgentSock(), 0o600)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen: %w", err), l.Close())
+	}
 	defer d.audit.Start(ctx, buildinfo.Version())()
 	watched, err := d.newMonitor()
 	if err != nil {
-		return errors.Join(err, l.Close())
+		return errors.Join(err, l.Close(), agents.Close())
 	}
 	g := task.New(ctx)
 	g.Go("monitor", watched.Run)
 	g.Go("member", func(ctx context.Context) error { return d.follow(ctx, ready) })
+	g.Go("ssh agent", func(ctx context.Context) error { return d.serveAgent(ctx, agents) })
 	g.Go("socket", func(ctx context.Context) error { return rpc.ServeLocal(ctx, l, d.localRoutes()) })
 	return g.Wait()
 }

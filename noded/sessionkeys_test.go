@@ -258,8 +258,8 @@ func TestG4WhoMayLogIn(t *testing.T) {
 	w.promote(second, true)
 	m := first.member()
 	w.mustPush(m.id.Node)
-	lost, _ := second.d.keys.load()
-	own, _ := first.d.keys.load()
+	lost, _ := second.d.keys.load(nil)
+	own, _ := first.d.keys.load(nil)
 	admin := sshkeys.KeyOf(newSSHKey(t).PublicKey())
 	file := first.cfg.SSH.AuthorizedKeys
 	text := first.authorizedKeys() + "# a comment\nfrom=\"192.0.2.0/24\",restrict " + keyLine(admin) + "\n" + keyLine(*lost) + "\n"

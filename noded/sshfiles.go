@@ -25,6 +25,7 @@ type sshFiles struct {
 	bind    netip.Addr
 	finder  *sshFinder
 	command *sshCommand
+	held    keyDir
 	log     *zap.Logger
 	audit   *audit.Log
 	now     func() time.Time
@@ -240,11 +241,12 @@ func hostsOf(r *candmap.Roster) []sshkeys.Host {
 
 func (s *sshFiles) dropIn(set *sshSettings, hosts []sshkeys.Host) error {
 	c := sshkeys.ClientConfig{LocalUser: set.account.Name, User: set.account.Name, KnownHosts: set.known.Path, Bind: s.bind}
-	dir := sshkeys.KeyDir{Path: s.at.SSHDir()}
-	if _, err := dir.Load(); err == nil {
-		c.Identity = dir.PrivateFile()
+	files, memory, keysErr := s.held.identities(s.self.Node)
+	if c.Identities = files; memory {
+		c.Agent = s.at.SSHAgentSock()
 	}
 	text, renderErr := c.Render(hosts)
+	renderErr = errors.Join(keysErr, renderErr)
 	if text == nil {
 		return renderErr
 	}

@@ -31,9 +31,9 @@ func (m *member) probeSSH(ctx context.Context, q *rpc.Request) (any, error) {
 	if err := q.Decode(&req); err != nil {
 		return nil, err
 	}
-	signer, err := m.signer()
-	if err != nil {
-		return nil, cluster.Errorf(cluster.CodeNotFound, "this node has no SSH key to log in with: %v", err)
+	signers := m.signers()
+	if len(signers) == 0 {
+		return nil, cluster.Errorf(cluster.CodeNotFound, "this node has no SSH key to log in with")
 	}
 	set, err := m.ssh.finder.get(ctx)
 	if err != nil {
@@ -47,7 +47,7 @@ func (m *member) probeSSH(ctx context.Context, q *rpc.Request) (any, error) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			reply.Results[i] = rpc.SSHProbeResult{Node: t.Node}
-			if err := probe(ctx, t, set.account.Name, signer, m.cfg.bindAddress()); err != nil {
+			if err := probe(ctx, t, set.account.Name, signers, m.cfg.bindAddress()); err != nil {
 				reply.Results[i].Error = err.Error()
 			}
 		})
@@ -56,27 +56,23 @@ func (m *member) probeSSH(ctx context.Context, q *rpc.Request) (any, error) {
 	return reply, nil
 }
 
-func (m *member) signer() (ssh.Signer, error) {
-	m.keys.mu.Lock()
-	defer m.keys.mu.Unlock()
-	text, err := readSmall(m.keys.dir.PrivateFile())
-	if err != nil {
-		return nil, err
+// signers are this node's keys, those that the map lists first.
+func (m *member) signers() []ssh.Signer {
+	entry := m.entryKeys(m.keeper.View())
+	var first, last []ssh.Signer
+	for _, h := range m.keys.refresh() {
+		if hasKey(entry, h.key) {
+			first = append(first, h.signer)
+		} else {
+			last = append(last, h.signer)
+		}
 	}
-	if text == nil {
-		return nil, errors.New("there is none")
-	}
-	defer clear(text)
-	signer, err := ssh.ParsePrivateKey(text)
-	if err != nil {
-		return nil, errors.New("it cannot be read") // the parser's text could quote the key
-	}
-	return signer, nil
+	return append(first, last...)
 }
 
 // probe authenticates to one sshd, which must show one of the host keys that
 // the roster lists.
-func probe(ctx context.Context, t rpc.SSHTarget, user string, signer ssh.Signer, from netip.Addr) error {
+func probe(ctx context.Context, t rpc.SSHTarget, user string, signers []ssh.Signer, from netip.Addr) error {
 	if len(t.Keys) == 0 {
 		return errors.New("the roster holds no host key of it")
 	}
@@ -97,16 +93,16 @@ func probe(ctx context.Context, t rpc.SSHTarget, user string, signer ssh.Signer,
 			return fmt.Errorf("connect: %w", err)
 		}
 	}
-	conn, _, _, err := ssh.NewClientConn(raw, to.String(), clientConfig(t, user, signer))
+	conn, _, _, err := ssh.NewClientConn(raw, to.String(), clientConfig(t, user, signers))
 	if err != nil {
 		return fmt.Errorf("log in: %w", err)
 	}
 	return conn.Close()
 }
 
-func clientConfig(t rpc.SSHTarget, user string, signer ssh.Signer) *ssh.ClientConfig {
+func clientConfig(t rpc.SSHTarget, user string, signers []ssh.Signer) *ssh.ClientConfig {
 	return &ssh.ClientConfig{
-		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyAlgorithms: algorithms(t.Keys),
+		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signers...)}, HostKeyAlgorithms: algorithms(t.Keys),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			for _, k := range t.Keys {
 				if bytes.Equal(key.Marshal(), k.Blob) {

@@ -65,7 +65,7 @@ func TestSSHProbe(t *testing.T) {
 	t.Parallel()
 	w, first := founded(t)
 	id := first.member().id.Node
-	own, _ := first.d.keys.load()
+	own, _ := first.d.keys.load(nil)
 	hostKey, other := newSSHKey(t), newSSHKey(t)
 	good := sshServer(t, hostKey, *own)
 	closed := sshServer(t, hostKey, cluster.SSHKey{})

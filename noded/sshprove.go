@@ -101,7 +101,7 @@ func (c *sshCommand) tryProof(ctx context.Context, set *sshSettings, at netip.Ad
 	asked, end := c.probes.expect(signer.PublicKey().Marshal())
 	defer end()
 	s := &shown{Signer: signer}
-	err = probe(ctx, rpc.SSHTarget{Address: at.Addr(), Port: at.Port(), Keys: set.hostKeys}, set.account.Name, s, c.cfg.bindAddress())
+	err = probe(ctx, rpc.SSHTarget{Address: at.Addr(), Port: at.Port(), Keys: set.hostKeys}, set.account.Name, []ssh.Signer{s}, c.cfg.bindAddress())
 	select {
 	case <-asked:
 		return true, nil

@@ -53,10 +53,12 @@ func (m *member) sshWay(ctx context.Context, ref string) (any, error) {
 	if b := m.cfg.bindAddress(); b.IsValid() && b.Is4() == w.Address.Is4() {
 		w.Bind = b.String()
 	}
-	for _, f := range []string{m.cfg.Paths.SSHKey() + ".next", m.cfg.Paths.SSHKey()} {
-		if exists(f) {
-			w.Identities = append(w.Identities, f)
-		}
+	files, memory, err := m.keys.identities(m.id.Node)
+	if err != nil {
+		return nil, err
+	}
+	if w.Identities = files; memory {
+		w.Agent = m.cfg.Paths.SSHAgentSock()
 	}
 	if len(w.Identities) == 0 {
 		return nil, cluster.Errorf(cluster.CodeNotFound, "this node holds no SSH key of the cluster at present").

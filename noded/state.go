@@ -50,7 +50,7 @@ func (m *member) stateOfCerts(s *rpc.NodeState) {
 }
 
 func (m *member) stateOfKeys(ctx context.Context, s *rpc.NodeState) {
-	s.PublicKey, s.PrivateKey = m.keys.load()
+	s.PublicKey, s.PrivateKey = m.keys.load(m.entryKeys(m.keeper.View()))
 	ctx, cancel := context.WithTimeout(ctx, masterdTell)
 	defer cancel()
 	held, err := m.masterd.keys(ctx)

@@ -84,7 +84,7 @@ func TestG10HostsFailClosed(t *testing.T) {
 		{KnownHosts: "/a\nb"},
 		{KnownHosts: `/a\b`},
 		{KnownHosts: "/${HOME}"},
-		{KnownHosts: "/k", Identity: "rel"},
+		{KnownHosts: "/k", Identities: []string{"rel"}},
 		{KnownHosts: "/k", User: "a b"},
 		{KnownHosts: "/k", LocalUser: "*"},
 	} {
@@ -131,7 +131,7 @@ func TestClientConfigBySSH(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), awkward)
 	mkdir(t, dir, 0o700)
 	me := currentUser(t).Username
-	c := ClientConfig{LocalUser: me, Identity: filepath.Join(dir, "id"), KnownHosts: filepath.Join(dir, "known_hosts"), Bind: netip.MustParseAddr("192.0.2.100")}
+	c := ClientConfig{LocalUser: me, Identities: []string{filepath.Join(dir, "id")}, KnownHosts: filepath.Join(dir, "known_hosts"), Bind: netip.MustParseAddr("192.0.2.100")}
 	hosts := []Host{host("n2.example", 2222, "192.0.2.2", "192.0.2.22"), host("n1.example", 22, "192.0.2.1"), host("n6.example", 22, "2001:db8::6"), host("n46.example", 22, "192.0.2.46", "2001:db8::46"), host("n64.example", 22, "2001:db8::64", "192.0.2.64")}
 	path := filepath.Join(dir, "d", "50-rolekey.conf")
 	text, err := c.Render(hosts)
@@ -192,7 +192,7 @@ func TestClientConfigBySSH(t *testing.T) {
 
 func TestClientConfigIsForItsUserOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "50-rolekey.conf")
-	c := ClientConfig{LocalUser: "someone-else", Identity: "/i", KnownHosts: "/k"}
+	c := ClientConfig{LocalUser: "someone-else", Identities: []string{"/i"}, KnownHosts: "/k"}
 	text, err := c.Render([]Host{host("n1.example", 2222, "192.0.2.1")})
 	if err != nil {
 		t.Fatal(err)

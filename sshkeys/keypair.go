@@ -2,9 +2,6 @@ package sshkeys
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +23,8 @@ const (
 	publicName  = "id.pub"
 	nextName    = "id.next"
 	nextPublic  = "id.next.pub"
+	agentPublic = "agent.pub" // of keys that are in memory alone: by these ssh chooses them
+	agentNext   = "agent.next.pub"
 )
 
 // maxKeyFile bounds what is read of a key file.
@@ -41,10 +40,8 @@ type KeyDir struct{ Path string }
 // PrivateFile returns the path that ssh's IdentityFile names.
 func (d KeyDir) PrivateFile() string { return filepath.Join(d.Path, privateName) }
 
-func (d KeyDir) publicFile() string { return filepath.Join(d.Path, publicName) }
-
 // Ensure returns the public key of the pair, making the pair if there is none.
-// A file in the place of the key that is not a usable Ed25519 key, such as a
+// A file in the place of the key that is not a usable key, such as a
 // symbolic link, is replaced: the folder is ours, and a key that nobody can use
 // would block every promotion. Mode, owner and id.pub are put right each time.
 func (d KeyDir) Ensure(node cluster.NodeID) (key cluster.SSHKey, created bool, err error) {
@@ -62,7 +59,7 @@ func (d KeyDir) Ensure(node cluster.NodeID) (key cluster.SSHKey, created bool, e
 		return cluster.SSHKey{}, false, fmt.Errorf("make ssh key: %w", err)
 	}
 	key = KeyOf(signer.PublicKey())
-	if err := d.writePublic(key, node); err != nil {
+	if err := d.writePublicOf(privateName, key, node); err != nil {
 		return cluster.SSHKey{}, created, fmt.Errorf("make ssh key: %w", err)
 	}
 	return key, created, nil
@@ -133,7 +130,9 @@ func (d KeyDir) Destroy() (removed []string, remains []error) {
 
 // ownNames are the names that this package gives to files in the folder, the
 // private ones first.
-func ownNames() []string { return []string{privateName, nextName, publicName, nextPublic} }
+func ownNames() []string {
+	return []string{privateName, nextName, publicName, nextPublic, agentPublic, agentNext}
+}
 
 func (d KeyDir) ensureFolder() error {
 	if err := os.MkdirAll(d.Path, 0o700); err != nil {
@@ -149,8 +148,10 @@ func (d KeyDir) ensureFolder() error {
 // errUnusable marks a file in the place of the key that holds no key of ours.
 var errUnusable = errors.New("the file holds no usable key")
 
-func (d KeyDir) signer() (ssh.Signer, error) {
-	text, err := readPrivate(d.PrivateFile())
+func (d KeyDir) signer() (ssh.Signer, error) { return d.signerOf(privateName) }
+
+func (d KeyDir) signerOf(name string) (ssh.Signer, error) {
+	text, err := readPrivate(filepath.Join(d.Path, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoKey
 	}
@@ -160,12 +161,8 @@ func (d KeyDir) signer() (ssh.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, err := ssh.ParsePrivateKey(text)
-	clear(text)
-	if err != nil || signer.PublicKey().Type() != ssh.KeyAlgoED25519 {
-		return nil, errUnusable // the parser's text could quote the key
-	}
-	return signer, nil
+	defer clear(text)
+	return ParsePrivate(cluster.NewSecret(text))
 }
 
 // readPrivate reads the key file and takes away what ssh would refuse it for.
@@ -191,23 +188,17 @@ func readPrivate(path string) ([]byte, error) {
 }
 
 func (d KeyDir) generate(node cluster.NodeID) (ssh.Signer, error) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
+	text, _, err := Generate(cluster.DefaultSSHKey, Comment(node))
 	if err != nil {
-		return nil, fmt.Errorf("generate key: %w", err)
+		return nil, err
 	}
-	block, err := ssh.MarshalPrivateKey(private, Comment(node))
-	if err != nil {
-		return nil, fmt.Errorf("encode key: %w", err)
-	}
-	text := pem.EncodeToMemory(block)
-	defer clear(text)
 	if err := d.makeWay(privateName); err != nil {
 		return nil, err
 	}
-	if err := atomicfile.Write(d.PrivateFile(), text, atomicfile.Durable(0o600)); err != nil {
+	if err := atomicfile.Write(d.PrivateFile(), text.Reveal(), atomicfile.Durable(0o600)); err != nil {
 		return nil, err
 	}
-	return ssh.NewSignerFromKey(private)
+	return ParsePrivate(text)
 }
 
 // makeWay removes what a file cannot replace: a folder in its place, or in that
@@ -225,17 +216,19 @@ func (d KeyDir) makeWay(name string) error {
 	return nil
 }
 
-// writePublic writes id.pub unless it is right already. Nothing reads it back:
-// it is for people and for ssh, which wants it beside an encrypted key.
-func (d KeyDir) writePublic(k cluster.SSHKey, node cluster.NodeID) error {
-	want := []byte(keyText(k, node) + "\n")
-	if info, err := os.Lstat(d.publicFile()); err == nil && info.Mode().IsRegular() {
-		if have, err := os.ReadFile(d.publicFile()); err == nil && bytes.Equal(have, want) {
+// writePublicOf writes the public half beside a private one unless it is right
+// already. Nothing reads it back: it is for people and for ssh, which wants it
+// beside an encrypted key.
+func (d KeyDir) writePublicOf(private string, k cluster.SSHKey, node cluster.NodeID) error {
+	name := private + ".pub"
+	path, want := filepath.Join(d.Path, name), []byte(keyText(k, node)+"\n")
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+		if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, want) {
 			return nil
 		}
 	}
-	if err := d.makeWay(publicName); err != nil {
+	if err := d.makeWay(name); err != nil {
 		return err
 	}
-	return atomicfile.Write(d.publicFile(), want, atomicfile.Durable(0o644))
+	return atomicfile.Write(path, want, atomicfile.Durable(0o644))
 }

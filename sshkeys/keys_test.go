@@ -136,12 +136,12 @@ func TestKeyDirLife(t *testing.T) {
 	}
 	checkMode(t, d.Path, 0o700)
 	checkMode(t, d.PrivateFile(), 0o600)
-	checkMode(t, d.publicFile(), 0o644)
+	checkMode(t, filepath.Join(d.Path, publicName), 0o644)
 	private := readFile(t, d.PrivateFile())
 	if !strings.HasPrefix(private, "-----BEGIN OPENSSH PRIVATE KEY-----\n") {
 		t.Errorf("the private key is not in OpenSSH's format")
 	}
-	if pub := readFile(t, d.publicFile()); pub != keyText(k, node)+"\n" || !strings.Contains(pub, " rolekey:"+node.String()) {
+	if pub := readFile(t, filepath.Join(d.Path, publicName)); pub != keyText(k, node)+"\n" || !strings.Contains(pub, " rolekey:"+node.String()) {
 		t.Errorf("id.pub is %q", pub)
 	}
 }
@@ -151,7 +151,7 @@ func TestG5DestroyRemovesEverythingOfOurs(t *testing.T) {
 	if _, _, err := d.Ensure(cluster.NewUUID()); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{d.PrivateFile(), d.publicFile()} {
+	for _, path := range []string{d.PrivateFile(), filepath.Join(d.Path, publicName)} {
 		writeFile(t, atomicfile.TempName(path), "left behind")
 	}
 	writeFile(t, atomicfile.TempName(filepath.Join(d.Path, "id.older-release")), "left behind")
@@ -224,7 +224,7 @@ func TestEnsureReplacesUnusable(t *testing.T) {
 		"folders": func() error {
 			return errors.Join(os.MkdirAll(filepath.Join(d.PrivateFile(), "a"), 0o700),
 				os.MkdirAll(filepath.Join(atomicfile.TempName(d.PrivateFile()), "a"), 0o700),
-				os.RemoveAll(d.publicFile()), os.MkdirAll(filepath.Join(d.publicFile(), "a"), 0o700))
+				os.RemoveAll(filepath.Join(d.Path, publicName)), os.MkdirAll(filepath.Join(filepath.Join(d.Path, publicName), "a"), 0o700))
 		},
 	} {
 		if err := os.RemoveAll(d.PrivateFile()); err != nil {
@@ -252,7 +252,7 @@ func TestEnsureRepairs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Chmod(d.PrivateFile(), 0o644), os.Chmod(d.Path, 0o777), os.Remove(d.publicFile())); err != nil {
+	if err := errors.Join(os.Chmod(d.PrivateFile(), 0o644), os.Chmod(d.Path, 0o777), os.Remove(filepath.Join(d.Path, publicName))); err != nil {
 		t.Fatal(err)
 	}
 	again, created, err := d.Ensure(node)
@@ -261,7 +261,7 @@ func TestEnsureRepairs(t *testing.T) {
 	}
 	checkMode(t, d.PrivateFile(), 0o600)
 	checkMode(t, d.Path, 0o700)
-	checkMode(t, d.publicFile(), 0o644)
+	checkMode(t, filepath.Join(d.Path, publicName), 0o644)
 }
 
 func checkMode(t *testing.T, path string, want os.FileMode) {

@@ -23,9 +23,13 @@ type ClientConfig struct {
 	LocalUser string
 	// User is the account to log in to; "" means root.
 	User string
-	// Identity is the private key file. On a node without a key it is "", and
-	// ssh then goes on with whatever keys its user has.
-	Identity string
+	// Identities are the key files, the newest first: private ones, or public
+	// ones of keys that the agent holds. On a node without a key there are none,
+	// and ssh then goes on with whatever keys its user has.
+	Identities []string
+	// Agent is the socket of the agent that holds them; "" means that the files
+	// do.
+	Agent string
 	// KnownHosts is the file with our block.
 	KnownHosts string
 	// Bind, if valid, is the local address to connect from. It should be one
@@ -129,12 +133,22 @@ func (c ClientConfig) common() (string, error) {
 	// UpdateHostKeys would let ssh write host keys into the file by itself:
 	// which ones are right is for the roster to say.
 	fmt.Fprintf(&out, "\tUser %s\n\tUserKnownHostsFile %s\n\tStrictHostKeyChecking yes\n\tUpdateHostKeys no\n", orRoot(c.User), known)
-	if c.Identity != "" {
-		id, err := quotePath(c.Identity)
+	for _, file := range c.Identities {
+		id, err := quotePath(file)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&out, "\tIdentityFile %s\n\tIdentitiesOnly yes\n", id)
+		fmt.Fprintf(&out, "\tIdentityFile %s\n", id)
+	}
+	if c.Agent != "" {
+		sock, err := quotePath(c.Agent)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&out, "\tIdentityAgent %s\n", sock)
+	}
+	if len(c.Identities) > 0 {
+		out.WriteString("\tIdentitiesOnly yes\n")
 	}
 	return out.String(), nil
 }

@@ -249,7 +249,7 @@ func newClient(n *node, id cluster.NodeID, bind string) *client {
 	c := &client{t: n.t, config: filepath.Join(dir, "config"), key: key, node: id}
 	c.known = File{Path: filepath.Join(dir, "known hosts"), Account: n.account}
 	c.trust(n.host(n.hostKey))
-	cc := ClientConfig{LocalUser: n.account.Name, User: n.account.Name, Identity: keys.PrivateFile(), KnownHosts: c.known.Path, Bind: netip.MustParseAddr(bind)}
+	cc := ClientConfig{LocalUser: n.account.Name, User: n.account.Name, Identities: []string{keys.PrivateFile()}, KnownHosts: c.known.Path, Bind: netip.MustParseAddr(bind)}
 	text, err := cc.Render([]Host{n.host(n.hostKey)})
 	if err != nil {
 		n.t.Fatal(err)
@@ -435,7 +435,7 @@ func TestRealTools(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "256 " + Fingerprint(k) + " " + Comment(nodeA) + " (ED25519)\n"
-	for _, path := range []string{d.PrivateFile(), d.publicFile()} {
+	for _, path := range []string{d.PrivateFile(), filepath.Join(d.Path, publicName)} {
 		out, err := exec.CommandContext(t.Context(), keygen, "-l", "-f", path).CombinedOutput()
 		if err != nil || string(out) != want {
 			t.Errorf("ssh-keygen -l: %v\n%s\nwant\n%s", err, out, want)

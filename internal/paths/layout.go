@@ -124,6 +124,10 @@ func (l Layout) RunDir() string { return l.In("/run/rolekey") }
 // NodedSock is noded's control socket.
 func (l Layout) NodedSock() string { return l.In("/run/rolekey/noded.sock") }
 
+// SSHAgentSock is where noded serves the SSH keys that it holds in memory, by
+// the protocol of ssh-agent(1).
+func (l Layout) SSHAgentSock() string { return l.In("/run/rolekey/ssh-agent.sock") }
+
 // MasterdSock is masterd's control socket, which speaks RAPI.
 func (l Layout) MasterdSock() string { return l.In("/run/rolekey/masterd.sock") }
 

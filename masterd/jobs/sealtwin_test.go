@@ -1,23 +1,25 @@
 package jobs
 
 import (
-	"errors"
-
-	"rolekey/masterd/state"
 	"rolekey/rpc"
+	"rolekey/sshkeys"
 )
 
-func init() {
-	sealKey = func(_ *state.State, _ *state.Node, k state.SharedKey, _ []byte) ([]byte, error) {
-		return k.Private.Reveal(), nil
+// The machine of the tests opens sealed keys as a node does.
+
+func (m *machine) recipient() []byte {
+	if m.seals == nil {
+		r, err := sshkeys.NewRecipient()
+		if err != nil {
+			panic(err)
+		}
+		m.seals = r
 	}
+	return m.seals.Public()
 }
 
-func (m *machine) recipient() []byte { return []byte("me") }
-
-func (m *machine) open(o *rpc.SSHKeyOrder) error {
-	if string(o.Sealed.Recipient) != "me" || len(o.Sealed.Sealed) == 0 {
-		return errors.New("sealed to another")
-	}
-	return nil
+func (m *machine) open(o *rpc.SSHKeyOrder, c sshkeys.SealContext) error {
+	c.Key = *o.Shared
+	_, err := m.seals.Open(o.Sealed.Sealed, c)
+	return err
 }

@@ -54,7 +54,7 @@ func (m *machine) sshKey(t *testing.T, s *state.State, n *state.Node, o *rpc.SSH
 			return nil
 		}
 	}
-	next, err := m.newKey(t, o, keys)
+	next, err := m.newKey(t, o, keys, sshkeys.SealContext{Cluster: s.Cluster.UUID, Node: n.UUID, Incarnation: n.Incarnation})
 	if next == nil || err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (m *machine) sshKey(t *testing.T, s *state.State, n *state.Node, o *rpc.SSH
 	return nil
 }
 
-func (m *machine) newKey(t *testing.T, o *rpc.SSHKeyOrder, keys *rpc.CandidateKeys) (*cluster.SSHKey, error) {
+func (m *machine) newKey(t *testing.T, o *rpc.SSHKeyOrder, keys *rpc.CandidateKeys, c sshkeys.SealContext) (*cluster.SSHKey, error) {
 	switch {
 	case o.Shared == nil:
 		k := madeKey(t, o.SSHKeySpec)
@@ -85,7 +85,7 @@ func (m *machine) newKey(t *testing.T, o *rpc.SSHKeyOrder, keys *rpc.CandidateKe
 		keys.Recipient = m.recipient()
 		return nil, nil
 	}
-	return o.Shared, m.open(o)
+	return o.Shared, m.open(o, c)
 }
 
 var rsaKey = func() func() *rsa.PrivateKey {

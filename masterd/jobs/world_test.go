@@ -22,6 +22,7 @@ import (
 	"rolekey/masterd/state/statetest"
 	"rolekey/pki"
 	"rolekey/rpc"
+	"rolekey/sshkeys"
 )
 
 // errDead is what a master that was killed gets from its last call.
@@ -40,6 +41,7 @@ type machine struct {
 	refuse    int // so many orders for keys
 	refusal   error
 	ssh       sshSide
+	seals     *sshkeys.Recipient
 }
 
 // world is a Cluster over a replicated state that needs no raft, with one

@@ -1,0 +1,153 @@
+package sshkeys
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"rolekey/cluster"
+	"rolekey/internal/atomicfile"
+)
+
+// Held is a private key in the folder.
+type Held struct {
+	Path    string
+	Key     cluster.SSHKey
+	Signer  ssh.Signer
+	Changed time.Time // of the file
+}
+
+func sameKey(a, b cluster.SSHKey) bool { return a.Type == b.Type && string(a.Blob) == string(b.Blob) }
+
+// Held returns the usable keys in the folder, the older one first. What lies in
+// the place of a key and is none is left out, and replaced by the next Add.
+func (d KeyDir) Held() ([]Held, error) {
+	var list []Held
+	var errs []error
+	for _, name := range []string{privateName, nextName} {
+		signer, err := d.signerOf(name)
+		if errors.Is(err, ErrNoKey) || errors.Is(err, errUnusable) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		h := Held{Path: filepath.Join(d.Path, name), Key: KeyOf(signer.PublicKey()), Signer: signer}
+		if info, err := os.Lstat(h.Path); err == nil {
+			h.Changed = info.ModTime()
+		}
+		list = append(list, h)
+	}
+	return list, errors.Join(errs...)
+}
+
+// Add stores a private key, durably: as id where there is no usable key, else
+// as id.next. A key that is there already stays as it is.
+func (d KeyDir) Add(private cluster.Secret, node cluster.NodeID) error {
+	signer, err := ParsePrivate(private)
+	if err != nil {
+		return err
+	}
+	if err := d.ensureFolder(); err != nil {
+		return err
+	}
+	list, err := d.Held()
+	if err != nil {
+		return err
+	}
+	key, name := KeyOf(signer.PublicKey()), privateName
+	for _, h := range list {
+		if sameKey(h.Key, key) {
+			return nil
+		}
+		if filepath.Base(h.Path) == privateName {
+			name = nextName
+		}
+	}
+	if err := d.makeWay(name); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(d.Path, name), private.Reveal(), atomicfile.Durable(0o600)); err != nil {
+		return err
+	}
+	return d.writePublicOf(name, key, node)
+}
+
+// Keep destroys all keys in the folder but those; id.next becomes id when id
+// goes. It returns what it removed, and one error for each that remains.
+func (d KeyDir) Keep(keep []cluster.SSHKey, node cluster.NodeID) (removed []string, remains []error) {
+	list, err := d.Held()
+	if err != nil {
+		return nil, []error{err}
+	}
+	wanted := func(h Held) bool {
+		return slices.ContainsFunc(keep, func(k cluster.SSHKey) bool { return sameKey(k, h.Key) })
+	}
+	for _, h := range list {
+		if wanted(h) {
+			continue
+		}
+		if filepath.Base(h.Path) == privateName && len(list) == 2 && wanted(list[1]) {
+			continue // the rename below replaces it
+		}
+		gone, left := atomicfile.Erase(d.Path, filepath.Base(h.Path), filepath.Base(h.Path)+".pub")
+		removed, remains = append(removed, gone...), append(remains, left...)
+	}
+	last := len(list) - 1
+	if last < 0 || filepath.Base(list[last].Path) != nextName || !wanted(list[last]) || last == 1 && wanted(list[0]) {
+		return removed, remains
+	}
+	if err := d.promote(list[last], node); err != nil {
+		return removed, append(remains, err)
+	}
+	if last == 1 {
+		removed = append(removed, list[0].Path)
+	}
+	return removed, remains
+}
+
+// promote makes id.next the key id: one step, which also destroys the one
+// before.
+func (d KeyDir) promote(h Held, node cluster.NodeID) error {
+	if err := d.makeWay(privateName); err != nil {
+		return err
+	}
+	if err := os.Rename(h.Path, d.PrivateFile()); err != nil {
+		return err
+	}
+	if err := atomicfile.SyncDir(d.Path); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(d.Path, nextPublic)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.writePublicOf(privateName, h.Key, node)
+}
+
+// Publish writes the public halves of keys that are held in memory alone, at
+// most two, and returns their paths in that order.
+func (d KeyDir) Publish(keys []cluster.SSHKey, node cluster.NodeID) ([]string, error) {
+	var paths []string
+	var errs []error
+	for i, name := range []string{agentPublic, agentNext} {
+		if i >= len(keys) {
+			if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		if err := errors.Join(d.ensureFolder(), d.writePublicOf(strings.TrimSuffix(name, ".pub"), keys[i], node)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		paths = append(paths, filepath.Join(d.Path, name))
+	}
+	return paths, errors.Join(errs...)
+}
