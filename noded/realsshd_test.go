@@ -233,6 +233,9 @@ func (c *client) runs(command string) string {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	if _, err := s.StdinPipe(); err != nil { // it ends with the connection
+		c.t.Fatal(err)
+	}
 	out, err := s.StdoutPipe()
 	if err != nil {
 		c.t.Fatal(err)

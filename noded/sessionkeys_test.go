@@ -22,7 +22,7 @@ import (
 const (
 	lostAddr  = "127.66.0.1" // of the node that lost its authorization
 	otherAddr = "127.66.0.2"
-	wait      = "echo ready; exec sleep 600"
+	wait      = "echo ready; exec cat" // until its input ends
 )
 
 func prefixes(addrs ...string) (list []netip.Prefix) {
@@ -67,9 +67,9 @@ func TestG4RealSessions(t *testing.T) {
 		"shared key from the node":            {from: lostAddr, key: "shared", does: runs(wait)},
 		"shared key from another":             {from: otherAddr, key: "shared", does: runs(wait), stays: true},
 		"key that nobody authorizes any more": {from: lostAddr, key: "gone", does: runs(wait)},
-		"rewritten statement":                 {from: lostAddr, key: "lost", does: runs(`sleep .2; printf 'password\n' > $SSH_USER_AUTH; echo ready; exec sleep 600`)},
+		"rewritten statement":                 {from: lostAddr, key: "lost", does: runs(`sleep .2; printf 'password\n' > $SSH_USER_AUTH; echo ready; exec cat`)},
 		"statement of its own": {from: lostAddr, key: "gone", does: runs(
-			`sleep .2; rm $SSH_USER_AUTH; umask 077; printf 'password\n' > $SSH_USER_AUTH; echo ready; exec sleep 600`)},
+			`sleep .2; rm $SSH_USER_AUTH; umask 077; printf 'password\n' > $SSH_USER_AUTH; echo ready; exec cat`)},
 		"statement elsewhere": {from: lostAddr, key: "gone", does: runs(
 			`printf 'password\n' > "$HOME/fake"; SSH_USER_AUTH="$HOME/fake" exec sh -c '` + wait + "'")},
 	} {
@@ -124,7 +124,7 @@ func TestG4BorrowedStatement(t *testing.T) {
 	t.Parallel()
 	d := startSSHD(t, "127.0.0.1", "ExposeAuthInfo yes", "gone", "admin")
 	admin := d.login(otherAddr, "admin")
-	file := admin.runs("echo $SSH_USER_AUTH; exec sleep 600")
+	file := admin.runs("echo $SSH_USER_AUTH; exec cat")
 	thief := d.login(lostAddr, "gone")
 	thief.runs("SSH_USER_AUTH=" + file + " exec sh -c '" + wait + "'")
 	s := d.sweeper()
@@ -214,6 +214,11 @@ func TestG4ControlMaster(t *testing.T) {
 	var channels []*exec.Cmd
 	for range 3 {
 		cmd := start("busy", host, wait)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { in.Close() })
 		out, err := cmd.StdoutPipe()
 		if err == nil {
 			err = cmd.Start()
