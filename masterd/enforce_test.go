@@ -8,6 +8,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/cluster"
+	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
 	"rolekey/rpc"
 )
@@ -85,5 +86,35 @@ func TestAckTimesAreBounded(t *testing.T) {
 	rpcUntil, sshUntil := r.ends(id, time.Minute, time.Hour, now)
 	if rpcUntil.After(now.Add(candmap.MaxLease)) || sshUntil.After(now.Add(candmap.MaxLease+candmap.MaxSSHLease)) {
 		t.Errorf("ends %s and %s", rpcUntil, sshUntil)
+	}
+}
+
+// TestG4BoundsWhereSSHDAsks: SSH ends with the lease, unless the node may have
+// heard that authorized_keys is in use again.
+func TestG4BoundsWhereSSHDAsks(t *testing.T) {
+	id, now := statetest.ID(2), time.Now()
+	lease := now.Add(time.Minute)
+	for name, c := range map[string]struct {
+		authorize cluster.SSHAuthorize
+		policy    cluster.Policy
+		asks      bool
+		want      time.Duration // after the lease; negative: no bound
+	}{
+		"it asks":              {cluster.AuthorizeCommand, cluster.PolicyStrict, true, 0},
+		"best effort":          {cluster.AuthorizeCommand, cluster.PolicyBestEffort, true, -1},
+		"it cannot":            {cluster.AuthorizeCommand, cluster.PolicyStrict, false, time.Hour},
+		"it may not have kept": {cluster.AuthorizeFile, cluster.PolicyStrict, true, time.Hour},
+	} {
+		r := newReach()
+		r.answered(id, rpc.MapAck{LeaseUntil: lease, SSHUntil: lease, SSHCommand: c.asks}, now, 0)
+		p := state.DefaultParams
+		p.SSHAuthorize, p.Policy, p.LeaseSeconds, p.SSHLeaseSeconds = c.authorize, c.policy, 60, 3600
+		got := r.bounds(&state.Node{UUID: id}, p, now)
+		switch {
+		case c.want < 0 && got.SSHUntil != nil, c.want >= 0 && got.SSHUntil == nil:
+			t.Errorf("%s: %v", name, got.SSHUntil)
+		case c.want >= 0 && !got.SSHUntil.Equal(candmap.Stamp(lease.Add(c.want))):
+			t.Errorf("%s: %s after the lease, want %s", name, got.SSHUntil.Sub(lease), c.want)
+		}
 	}
 }

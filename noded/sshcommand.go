@@ -170,7 +170,7 @@ func (c *sshCommand) enable(ctx context.Context, set *sshSettings, at netip.Addr
 			return err
 		}
 	}
-	conclusive, err := c.prove(ctx, set, at)
+	conclusive, err := c.recheck(ctx, set, at, asked)
 	switch {
 	case err == nil:
 		err = c.unmark()
@@ -178,13 +178,23 @@ func (c *sshCommand) enable(ctx context.Context, set *sshSettings, at netip.Addr
 	case !conclusive:
 		c.settle(asked, false, fmt.Errorf("cannot find out whether sshd asks noded: %w", err))
 	case asked: // authorized_keys first; the next attempt installs it anew
-		c.settle(false, false, fmt.Errorf("sshd no longer asks noded: %w", err))
+		c.settle(false, false, fmt.Errorf("sshd is not to ask noded any more: %w", err))
 		c.forget()
 	default:
 		err = errors.Join(fmt.Errorf("authorized_keys stays in use: %w", err), c.withdraw(ctx))
 		c.settle(false, false, err)
 	}
 	return err
+}
+
+// recheck proves that sshd asks, and that nothing else is to be asked.
+func (c *sshCommand) recheck(ctx context.Context, set *sshSettings, at netip.AddrPort, asked bool) (conclusive bool, err error) {
+	if asked {
+		if err := c.checkForeign(ctx, set); err != nil {
+			return errors.Is(err, errForeignCommand), err
+		}
+	}
+	return c.prove(ctx, set, at)
 }
 
 // install writes the drop-in, unless something else is configured, and has sshd
@@ -271,7 +281,7 @@ func (c *sshCommand) withdraw(ctx context.Context) error {
 // reload has the sshd that listens read its configuration again, if that is
 // good: otherwise it would end.
 func (c *sshCommand) reload(ctx context.Context, pidFile string) error {
-	if err := sshkeys.TestConfig(ctx, c.sshd(), c.sshdArgs()...); err != nil {
+	if err := sshkeys.CheckConfig(ctx, c.sshd(), c.sshdArgs()...); err != nil {
 		return err
 	}
 	if err := c.step("sshd reload"); err != nil {

@@ -129,9 +129,9 @@ func parseKeySource(sshdT string) KeySource {
 	return s
 }
 
-// TestConfig has sshd check its configuration and host keys (sshd -t). One that
+// CheckConfig has sshd check its configuration and host keys (sshd -t). One that
 // reads a bad configuration again ends.
-func TestConfig(ctx context.Context, sshd string, args ...string) error {
+func CheckConfig(ctx context.Context, sshd string, args ...string) error {
 	if out, err := probe(ctx, sshd, append(args[:len(args):len(args)], "-t")...); err != nil {
 		return fmt.Errorf("%s -t: %w: %.300s", sshd, err, bytes.TrimSpace(out))
 	}
