@@ -194,11 +194,11 @@ func TestForeignSettingsStay(t *testing.T) {
 	}
 	f.deaf = false
 	h.d.Reload()
-	eventually(t, func() error { return f.follows(cluster.AuthorizeCommand) })
+	awaitAnswer(t, func() error { return f.follows(cluster.AuthorizeCommand) })
 	h.d.ssh.forget()
 	f.set("foreign", "authorizedkeyscommand /opt/keys %u\n")
 	h.d.Reload()
-	eventually(t, func() error {
+	awaitAnswer(t, func() error {
 		if h.dropIn() || !h.inFile() {
 			return errors.New("a new foreign command is not seen")
 		}
@@ -206,8 +206,8 @@ func TestForeignSettingsStay(t *testing.T) {
 	})
 }
 
-// eventually asks until the answer is good.
-func eventually(t *testing.T, question func() error) {
+// awaitAnswer asks until the answer is good.
+func awaitAnswer(t *testing.T, question func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -282,7 +282,7 @@ func crashSwitch(t *testing.T, way cluster.SSHAuthorize, n int) (crashed bool) {
 	if _, err := w.pushBeacon(id); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() error { return f.follows(way) })
+	awaitAnswer(t, func() error { return f.follows(way) })
 	h.stop()
 	return name != ""
 }
