@@ -49,10 +49,11 @@ type sshCommand struct {
 
 	mu      sync.Mutex
 	loaded  bool
-	asks    bool      // sshd asks, and follows the drop-in
-	proven  bool      // in this run
-	problem error     // why it does not ask as it should, or does as it should not
-	retry   time.Time // not before
+	set     *sshSettings // of the last look; others make it look anew
+	asks    bool         // sshd asks, and follows the drop-in
+	proven  bool         // in this run
+	problem error        // why it does not ask as it should, or does as it should not
+	retry   time.Time    // not before
 }
 
 // errForeignCommand says that the administrator uses AuthorizedKeysCommand.
@@ -79,6 +80,9 @@ func (c *sshCommand) answers(v *candmap.View, set *sshSettings) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	right := err == nil && sshkeys.HasDropIn(c.cfg.Paths.SSHDDropIn(), text)
+	if set != c.set {
+		c.set, c.proven, c.retry = set, false, time.Time{}
+	}
 	if !c.loaded {
 		c.loaded, c.asks = true, right && !exists(c.note())
 	}
