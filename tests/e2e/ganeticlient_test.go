@@ -23,7 +23,7 @@ func TestGanetiClient(t *testing.T) {
 	master := w.master()
 	w.script(master, `umask 077; mkdir -p "$ROLEKEY_ROOT"/tmp; printf 'ganeti password\n' >"$ROLEKEY_ROOT"/tmp/pw
 gnt-cluster rapi-user add ganeti --permission write --password-file "$ROLEKEY_ROOT"/tmp/pw`)
-	defer w.script(master, "gnt-cluster rapi-user remove ganeti")
+	defer w.script(master, `gnt-cluster rapi-user remove ganeti; rm -r "$ROLEKEY_ROOT"/tmp`)
 	candidate := ""
 	for _, n := range w.nodes()[:3] {
 		if n.Name != master {

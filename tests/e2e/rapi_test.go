@@ -50,6 +50,7 @@ gnt-cluster admin add alice --csr alice.csr >alice.pem`)
 	w.script(master, fmt.Sprintf(far, "gnt-node")+"modify -C yes node4.example")
 	w.script(master, fmt.Sprintf(far, "gnt-node")+"modify -C no node4.example")
 	w.script(master, "gnt-cluster admin remove alice; gnt-cluster rapi-user remove amy")
+	defer w.script(master, `rm -r "$ROLEKEY_ROOT"/tmp`) // another test looks for private keys
 	if r, err := w.Sh(w.ctx, master, "sh", "-c", fmt.Sprintf(far, "gnt-node")+"list"); err == nil && r.Code == 0 {
 		t.Error("a removed administrator is served")
 	}
