@@ -36,7 +36,9 @@ type hostWatch struct {
 	agreed []uint16  // content of note
 	said   string    // what the master has answered
 	saidAt time.Time
-	hold   time.Time // nothing is sent before
+	tried  string    // what was to be said last
+	hold   time.Time // nothing is sent before, unless it is something else
+	pause  time.Duration
 	issued time.Time // of the newest statement
 	open   bool      // the master may hold something of ours that is not in the roster
 	logged string
@@ -75,7 +77,7 @@ func (m *member) followHostKeys(ctx context.Context) error {
 		select {
 		case <-timer.C:
 		case <-m.hostsNow:
-			m.hosts.asked, m.hosts.hold = time.Time{}, time.Time{}
+			m.hosts.asked, m.hosts.tried = time.Time{}, ""
 		case <-ctx.Done():
 		}
 		timer.Stop()
@@ -96,7 +98,7 @@ func (w *hostWatch) look(ctx context.Context) {
 	w.seen = own.keys
 	w.mu.Unlock()
 	v, n := w.m.keeper.View(), w.m.self()
-	if n == nil || !wantsSSH(v) || !changesHosts(v.Roster) || w.m.cfg.now().Before(w.hold) {
+	if n == nil || !wantsSSH(v) || !changesHosts(v.Roster) {
 		return
 	}
 	port := w.port(n.Ports.SSH, own.ports)
@@ -106,19 +108,26 @@ func (w *hostWatch) look(ctx context.Context) {
 		return
 	}
 	what := fmt.Sprint(port, fingerprints(own.keys), n.Incarnation, n.Flags, v.Map.Master)
-	if what == w.said && w.m.cfg.now().Sub(w.saidAt) < hostsAgain {
+	now := w.m.cfg.now()
+	switch {
+	case what == w.said && now.Sub(w.saidAt) < hostsAgain:
+		return
+	case what != w.tried:
+		w.tried, w.pause = what, hostsLook
+	case now.Before(w.hold):
 		return
 	}
 	if err := w.say(ctx, n, own, port, same); err != nil {
 		if refused(err) {
-			w.hold = w.m.cfg.now().Add(hostsAsk)
+			w.pause = hostsAsk
 		}
+		w.hold, w.pause = now.Add(w.pause), min(2*w.pause, hostsAsk)
 		if !same {
 			w.tell("the master does not know the host keys of this machine's sshd yet", err)
 		}
 		return
 	}
-	w.said, w.saidAt = what, w.m.cfg.now()
+	w.said, w.saidAt = what, now
 }
 
 // changesHosts reports whether the cluster is at a level at which the master

@@ -13,7 +13,7 @@ import (
 // FuzzCommand: what decodes encodes to itself, and applying it neither panics
 // nor leaves a state that cannot be restored.
 func FuzzCommand(f *testing.F) {
-	l := history(f)
+	l := longer(f)
 	for _, b := range l.Log {
 		f.Add(b)
 	}
@@ -41,7 +41,7 @@ func FuzzCommand(f *testing.F) {
 // FuzzPropose: whatever Propose accepts, Apply accepts on the same state, and
 // the state that results can be stored and restored.
 func FuzzPropose(f *testing.F) {
-	l := history(f)
+	l := longer(f)
 	for _, b := range l.Log {
 		c, err := state.DecodeCommand(b)
 		if err != nil {
@@ -71,7 +71,7 @@ func FuzzPropose(f *testing.F) {
 
 func FuzzSnapshot(f *testing.F) {
 	f.Add(snapshot(f, state.New()))
-	f.Add(snapshot(f, history(f).S))
+	f.Add(snapshot(f, longer(f).S))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := state.DecodeSnapshot(b)
 		if err == nil && !bytes.Equal(b, snapshot(t, s)) {
@@ -95,5 +95,19 @@ func history(tb statetest.TB) *statetest.Lab {
 	change.Job = &state.JobUpdate{ID: id, Status: state.JobSuccess}
 	l.Do(state.KindNodeChange, change)
 	l.Do(state.KindNodeRemove, state.NodeRemove{Node: statetest.ID(4)})
+	return l
+}
+
+// longer is history at the newest feature level.
+func longer(tb statetest.TB) *statetest.Lab {
+	l := history(tb)
+	l.Do(state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelSSH})
+	claim := state.HostKeysClaim{Node: statetest.ID(2), Incarnation: 1, Issued: l.Now, Keys: []cluster.SSHKey{statetest.SSHKey(2, "new")}, Port: 2222}
+	l.Do(state.KindHostKeysClaim, claim)
+	digest, err := l.S.Node(claim.Node).PendingHostKeys.Digest()
+	if err != nil {
+		tb.Fatalf("digest: %v", err)
+	}
+	l.Do(state.KindHostKeysDecide, state.HostKeysDecision{Node: claim.Node, Digest: digest})
 	return l
 }

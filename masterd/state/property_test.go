@@ -21,7 +21,7 @@ const maxNode = 9
 func request(t *rapid.T, l *statetest.Lab) (string, any) {
 	i := rapid.IntRange(1, maxNode).Draw(t, "node")
 	id := statetest.ID(i)
-	switch rapid.IntRange(0, 18).Draw(t, "kind") {
+	switch rapid.IntRange(0, 22).Draw(t, "kind") {
 	case 0, 1:
 		return state.KindAdmissionCreate, state.AdmissionCreate{Record: l.Record(i)}
 	case 2, 3, 4:
@@ -58,10 +58,29 @@ func request(t *rapid.T, l *statetest.Lab) (string, any) {
 		return state.KindJobSubmit, state.JobSubmit{Ops: []json.RawMessage{json.RawMessage(`{"OP_ID":"X"}`)}, Summary: []string{"X"}}
 	case 16:
 		return state.KindJobArchive, state.JobArchive{IDs: []int64{int64(i), int64(maxNode - i)}}
+	case 17:
+		return state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelSSH}
+	case 18, 19:
+		return state.KindHostKeysClaim, anyClaim(t, l, i)
+	case 20:
+		d := state.HostKeysDecision{Node: id, Accept: rapid.Bool().Draw(t, "accept")}
+		if n := l.S.Node(id); n != nil && n.PendingHostKeys != nil {
+			d.Digest, _ = n.PendingHostKeys.Digest() // what is there can be named
+		}
+		return state.KindHostKeysDecide, d
 	default:
 		status := rapid.SampledFrom([]state.JobStatus{"", state.JobRunning, state.JobSuccess, state.JobCanceled}).Draw(t, "status")
 		return state.KindJobUpdate, state.JobUpdate{ID: int64(i), Status: status, Log: []state.LogLine{{Text: rapid.String().Draw(t, "text")}}}
 	}
+}
+
+func anyClaim(t *rapid.T, l *statetest.Lab, i int) state.HostKeysClaim {
+	key := statetest.SSHKey(rapid.IntRange(i-1, i).Draw(t, "whose"), rapid.SampledFrom([]string{"host", "new"}).Draw(t, "which"))
+	c := state.HostKeysClaim{Node: statetest.ID(i), Incarnation: 1, Issued: l.Now, Keys: []cluster.SSHKey{key}, Port: 22}
+	if n := l.S.Node(c.Node); n != nil && rapid.Bool().Draw(t, "present") {
+		c.Incarnation = n.Incarnation
+	}
+	return c
 }
 
 func anyChange(t *rapid.T, l *statetest.Lab, id cluster.NodeID) state.NodeChange {

@@ -107,6 +107,8 @@ type Change struct {
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	Pool      int          `json:"candidate_pool_size,omitempty"`
 
+	Digest string `json:"digest,omitempty"` // of host keys
+
 	KeyMode  cluster.SSHKeyMode `json:"ssh_key_mode,omitempty"`
 	KeyType  string             `json:"ssh_key_type,omitempty"`
 	SSHSetup *bool              `json:"modify_ssh_setup,omitempty"`
