@@ -46,6 +46,7 @@ var layouts = []layout{
 		{"memory", (*bench).memory},
 		{"roles", (*bench).roles},
 		{"start", (*bench).coldStart},
+		{"authorize", (*bench).authorize},
 		{"handover", (*bench).handover},
 		{"failover", (*bench).failover},
 	}},
