@@ -143,6 +143,8 @@ func (s *sshFiles) authorizeLocked(ctx context.Context, v *candmap.View, t trust
 	if err == nil {
 		s.wrote = path
 		s.until, s.keys = until, keys
+	} else if until.After(s.until) {
+		s.until = until // it may stand in the file, and is what the cluster is told
 	}
 	if errors.Is(err, sshkeys.ErrUnsafe) {
 		s.finder.forget() // another file may be fit now

@@ -185,6 +185,7 @@ func TestG4FullDiskIsTold(t *testing.T) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
 	w.demote(other.member().id.Node)
+	w.next(func(m *candmap.Map) { m.SSHLeaseSeconds *= 2 }) // a later expiry is due as well
 	ack := w.mustPush(h.member().id.Node)
 	if !slices.ContainsFunc(ack.Problems, func(p string) bool { return strings.HasPrefix(p, "apply") && strings.Contains(p, "the disk is full") }) {
 		t.Errorf("problems %q", ack.Problems)
@@ -199,10 +200,36 @@ func TestG4FullDiskIsTold(t *testing.T) {
 			t.Errorf("the revoked key opens the node: %s", l)
 		}
 	}
+	if in, told := expiryIn(t, h.authorizedKeys()), ack.SSHUntil; told.Before(in) {
+		t.Errorf("sshd honours a key until %s, and the cluster is told %s", in, told)
+	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	if p := h.push(w); len(p) != 0 || strings.Contains(h.authorizedKeys(), key) || !strings.HasSuffix(h.authorizedKeys(), "# mine") {
 		t.Errorf("problems %q, file\n%s", p, h.authorizedKeys())
 	}
+}
+
+// expiryIn is the latest expiry in a text, of which there must be one.
+func expiryIn(t *testing.T, text string) (latest time.Time) {
+	t.Helper()
+	for l := range strings.Lines(text) {
+		_, rest, ok := strings.Cut(l, `expiry-time="`)
+		if !ok || l[0] == '#' {
+			continue
+		}
+		value, _, _ := strings.Cut(rest, `"`)
+		at, err := time.Parse("20060102150405Z", value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at.After(latest) {
+			latest = at
+		}
+	}
+	if latest.IsZero() {
+		t.Fatalf("no expiry in\n%s", text)
+	}
+	return latest
 }
