@@ -89,7 +89,7 @@ func (m *member) maintainSSH(ctx context.Context) error {
 	}
 	calm := newCalm(events)
 	for {
-		news := m.news.wait()
+		news, repairs := m.news.wait(), m.ssh.repairsMade()
 		v := m.keeper.View()
 		if v.Map != nil {
 			if err := m.ssh.authorize(ctx, v, m.trust()); err != nil && ctx.Err() == nil {
@@ -99,6 +99,9 @@ func (m *member) maintainSSH(ctx context.Context) error {
 				m.log.Warn("derived files are not up to date", zap.Error(err))
 			}
 			m.endExpired(v)
+			if m.ssh.repairsMade() != repairs {
+				calm.answered()
+			}
 			if m.watch != nil {
 				m.watch.Set(m.ssh.files())
 			}

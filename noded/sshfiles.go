@@ -30,18 +30,19 @@ type sshFiles struct {
 	audit   *audit.Log
 	now     func() time.Time
 
-	mu       sync.Mutex
-	places   *keyPlaces // nil until they are needed
-	until    time.Time  // expiry-time in authorized_keys; zero: none is known
-	wrote    string     // the file that was written in this run
-	keys     string     // what the block authorized last, without the expiry
-	report   sshkeys.Report
-	problem  error
-	former   []cluster.SSHKey  // of candidates that lost the role in this run
-	derived  map[string]string // what was written last, by file
-	repairs  repairs
-	refusals []string // why sshd lets nobody in
-	watched  []string // files to be told of
+	mu         sync.Mutex
+	places     *keyPlaces // nil until they are needed
+	until      time.Time  // expiry-time in authorized_keys; zero: none is known
+	wrote      string     // the file that was written in this run
+	keys       string     // what the block authorized last, without the expiry
+	report     sshkeys.Report
+	problem    error
+	former     []cluster.SSHKey  // of candidates that lost the role in this run
+	derived    map[string]string // what was written last, by file
+	repairs    repairs
+	repairsAll int
+	refusals   []string // why sshd lets nobody in
+	watched    []string // files to be told of
 }
 
 // trust is what the expiry of authorized keys depends on.

@@ -37,6 +37,7 @@ func (s *sshFiles) repaired(path string, n int) {
 		s.repairs[path] = r
 	}
 	r.untold += int64(n)
+	s.repairsAll++
 	if len(r.times) < 1000 {
 		r.times = append(r.times, s.now())
 	}
@@ -52,6 +53,13 @@ func (s *sshFiles) tellRepairs() {
 			r.untold, r.told = 0, now
 		}
 	}
+}
+
+// repairsMade counts all repairs of this run.
+func (s *sshFiles) repairsMade() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.repairsAll
 }
 
 // rivals tells which files somebody else keeps rewriting.

@@ -21,14 +21,18 @@ const (
 type calm struct {
 	events <-chan struct{} // nil: there is only the slow look
 	limit  *rate.Limiter
+	next   time.Time // no event is answered before
 }
 
-func newCalm(events <-chan struct{}) calm {
-	return calm{events, rate.NewLimiter(rate.Every(answerRate), answerOnce)}
+func newCalm(events <-chan struct{}) *calm {
+	return &calm{events: events, limit: rate.NewLimiter(rate.Every(answerRate), answerOnce)}
 }
+
+// answered is told of each look that found something to put right.
+func (c *calm) answered() { c.next = time.Now().Add(min(c.limit.Reserve().Delay(), answerRate)) }
 
 // wait returns after the time, at news, or after others changed a file.
-func (c calm) wait(ctx context.Context, every time.Duration, news <-chan struct{}) error {
+func (c *calm) wait(ctx context.Context, every time.Duration, news <-chan struct{}) error {
 	timer := time.NewTimer(every)
 	defer timer.Stop()
 	select {
@@ -44,18 +48,20 @@ func (c calm) wait(ctx context.Context, every time.Duration, news <-chan struct{
 }
 
 // settle waits until nothing happens any more, and until it is time to answer.
-func (c calm) settle(ctx context.Context) error {
-	for end := time.Now().Add(quietMost); time.Now().Before(end); {
-		quiet := time.NewTimer(quietFor)
+func (c *calm) settle(ctx context.Context) error {
+	end := time.Now().Add(quietMost)
+	for quiet := false; !quiet && time.Now().Before(end); {
+		timer := time.NewTimer(quietFor)
 		select {
-		case <-quiet.C:
-			return c.limit.Wait(ctx)
+		case <-timer.C:
+			quiet = true
 		case <-c.events:
-			quiet.Stop()
 		case <-ctx.Done():
-			quiet.Stop()
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
-	return c.limit.Wait(ctx)
+	return pause(ctx, time.Until(c.next), nil)
 }
