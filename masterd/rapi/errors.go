@@ -68,17 +68,23 @@ func writeError(w http.ResponseWriter, err error) {
 	writeJSON(w, body.Code, body)
 }
 
-// writeJSON writes the object and a line end.
-func writeJSON(w http.ResponseWriter, status int, v any) {
+// encode returns the object and a line end.
+func encode(v any) ([]byte, error) {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	err := enc.Encode(v)
+	return text.Bytes(), err
+}
+
+// writeJSON answers with the object.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	text, err := encode(v)
+	if err != nil {
 		status = http.StatusInternalServerError
-		text.Reset()
-		text.WriteString(`{"code": 500, "message": "The answer cannot be encoded", "explain": null}` + "\n")
+		text = []byte(`{"code": 500, "message": "The answer cannot be encoded", "explain": null}` + "\n")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(text.Bytes()) // a peer that left needs no answer
+	_, _ = w.Write(text) // a peer that left needs no answer
 }

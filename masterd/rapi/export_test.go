@@ -25,7 +25,7 @@ type Route struct {
 // Routes lists everything that is served.
 func Routes(b Backend) []Route {
 	var out []Route
-	for _, r := range (&api{b, time.Now}).routes() {
+	for _, r := range (&api{b: b, now: time.Now}).routes() {
 		out = append(out, Route{r.verb, r.path, r.permission()})
 	}
 	return out

@@ -34,7 +34,19 @@ func (g *gate) of(needed cluster.Permission, h handler) http.Handler {
 			writeError(w, err)
 			return
 		}
-		writeJSON(w, http.StatusOK, out)
+		if r.Method != http.MethodGet {
+			writeJSON(w, http.StatusOK, out)
+			return
+		}
+		p, ready := out.(prepared)
+		if !ready {
+			p, err = prepare(out)
+		}
+		if err != nil {
+			writeError(w, err)
+			return
+		}
+		p.write(w, r)
 	})
 }
 

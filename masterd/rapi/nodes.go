@@ -32,11 +32,7 @@ func (a *api) nodes(r *http.Request) (any, error) {
 		}
 		return list, nil
 	}
-	list, confirmed := []wire.Node{}, a.confirmed()
-	for _, n := range s.SortedNodes() {
-		list = append(list, nodeObject(s, n, confirmed[n.UUID]))
-	}
-	return list, nil
+	return a.list.get(a, s)
 }
 
 // confirmed returns what each node last confirmed.

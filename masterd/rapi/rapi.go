@@ -21,19 +21,20 @@ const maxBody = 64 << 10
 
 // api answers requests.
 type api struct {
-	b   Backend
-	now func() time.Time
+	b    Backend
+	now  func() time.Time
+	list nodeList
 }
 
 // New makes the handler of all paths for the root-only socket.
 func New(b Backend, now func() time.Time) http.Handler {
-	return serve(&api{b, now}, localCaller, func(audit.Event) {})
+	return serve(&api{b: b, now: now}, localCaller, func(audit.Event) {})
 }
 
 // NewRemote makes the handler for the network. Identify tells who asks;
 // refused requests, and those that change something, are told to record.
 func NewRemote(b Backend, now func() time.Time, identify func(*http.Request) (Caller, error), record func(audit.Event)) http.Handler {
-	return serve(&api{b, now}, identify, record)
+	return serve(&api{b: b, now: now}, identify, record)
 }
 
 func serve(a *api, identify func(*http.Request) (Caller, error), record func(audit.Event)) http.Handler {
