@@ -47,6 +47,8 @@ type sshCommand struct {
 	step   func(name string) error // where tests make a crash
 	probes askProbes
 
+	pidFile string // of sshd, as it was told to ask
+
 	mu      sync.Mutex
 	loaded  bool
 	set     *sshSettings // of the last look; others make it look anew
@@ -177,6 +179,9 @@ func (c *sshCommand) enable(ctx context.Context, set *sshSettings, at netip.Addr
 	conclusive, err := c.recheck(ctx, set, at, asked)
 	switch {
 	case err == nil:
+		if !asked {
+			drainLogins(ctx, c.listeners(), set.account.Name)
+		}
 		err = c.unmark()
 		c.settle(err == nil, err == nil, err)
 	case !conclusive:
@@ -235,7 +240,13 @@ func (c *sshCommand) install(ctx context.Context, set *sshSettings) error {
 	if err != nil {
 		return err
 	}
+	c.pidFile = own.PidFile
 	return c.reload(ctx, own.PidFile)
+}
+
+// listeners are the processes of this node's sshd that accept connections.
+func (c *sshCommand) listeners() []int {
+	return listeners(c.pidFile, c.cfg.Paths.Root == "")
 }
 
 // checkForeign finds a command that the administrator has configured.

@@ -286,3 +286,15 @@ func crashSwitch(t *testing.T, way cluster.SSHAuthorize, n int) (crashed bool) {
 	h.stop()
 	return name != ""
 }
+
+func TestIsLogin(t *testing.T) {
+	for title, want := range map[string]bool{
+		"sshd: [accepted]": true, "sshd: root [priv]": true, "sshd-session: root [priv]": true, "/usr/sbin/sshd -D -R": true,
+		"sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups": true, // a child of it that is not yet another program
+		"sshd: root@pts/0": false, "sshd: root@notty": false, "sshd: alice [priv]": false, "bash": false,
+	} {
+		if isLogin(title, "root") != want {
+			t.Errorf("%q: %v", title, !want)
+		}
+	}
+}

@@ -9,11 +9,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -119,16 +121,63 @@ func (c *sshCommand) tryProof(ctx context.Context, set *sshSettings, at netip.Ad
 // reloadSSHD tells the sshd that listens to read its configuration again. If
 // none runs there is nothing to do: each one that is started reads it.
 func reloadSSHD(pidFile string, elsewhere bool) error {
-	pids := listener(pidFile)
-	if len(pids) == 0 && elsewhere {
-		pids = listeners()
-	}
-	for _, pid := range pids {
+	for _, pid := range listeners(pidFile, elsewhere) {
 		if err := syscall.Kill(pid, syscall.SIGHUP); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("signal process %d: %w", pid, err)
 		}
 	}
 	return nil
+}
+
+// listeners are the sshd that accept connections: the one that the pid file
+// names, or else, elsewhere, all of this machine.
+func listeners(pidFile string, elsewhere bool) []int {
+	pids := listener(pidFile)
+	if len(pids) == 0 && elsewhere {
+		pids = allListeners()
+	}
+	return pids
+}
+
+// drainTime bounds the wait for logins that are under way; drainPause is
+// between two looks.
+const (
+	drainTime  = 3 * time.Second
+	drainPause = 10 * time.Millisecond
+)
+
+// drainLogins waits for the logins that sshd had begun before it read its new
+// configuration: they go by the old one, and still need authorized_keys. Who
+// takes longer than others is not waited for.
+func drainLogins(ctx context.Context, listeners []int, account string) {
+	ctx, cancel := context.WithTimeout(ctx, drainTime)
+	defer cancel()
+	var waiting map[int]bool // nil: all that are there at the first look
+	for {
+		now := map[int]bool{}
+		list, err := (&sessions{proc: "/proc"}).processes()
+		if err != nil {
+			return
+		}
+		for _, p := range list {
+			if slices.Contains(listeners, p.parent) && isLogin(p.title, account) && (waiting == nil || waiting[p.pid]) {
+				now[p.pid] = true
+			}
+		}
+		if waiting = now; len(now) == 0 || pause(ctx, drainPause, nil) != nil {
+			return
+		}
+	}
+}
+
+// isLogin reports whether a process of sshd serves a connection whose login, to
+// the account as far as is known, is not decided.
+func isLogin(title, account string) bool {
+	rest := sshdTitle.ReplaceAllString(title, "")
+	if rest == title || strings.Contains(title, "[listener]") { // it has just been started
+		return strings.HasSuffix(title, " -R") || strings.Contains(title, "[listener]")
+	}
+	return strings.Contains(rest, "[accepted]") || rest == account+" [priv]" || rest == account
 }
 
 // listener is the process that a pid file names, if that is a sshd.
@@ -147,8 +196,8 @@ func listener(pidFile string) []int {
 	return []int{pid}
 }
 
-// listeners are the sshd of this machine that accept connections.
-func listeners() (pids []int) {
+// allListeners are the sshd of this machine that accept connections.
+func allListeners() (pids []int) {
 	list, err := (&sessions{proc: "/proc"}).processes()
 	if err != nil {
 		return nil

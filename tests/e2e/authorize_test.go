@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/errgroup"
 
 	"rolekey/internal/lab"
 	"rolekey/internal/paths"
@@ -212,32 +214,33 @@ func TestCommandLeavesForeignSettings(t *testing.T) {
 func TestSwitchUnderLogins(t *testing.T) {
 	a := asks(t)
 	ctx, stop := context.WithCancel(a.ctx)
-	done := make(chan error, 1)
-	logins, away := 0, 0
-	go func() {
-		for ctx.Err() == nil {
-			err := a.Login(a.ctx, a.node(a.master), a.node("node5"))
-			switch {
-			case err == nil:
-				logins++
-			case strings.Contains(err.Error(), "Connection refused"), strings.Contains(err.Error(), "Connection reset"), strings.Contains(err.Error(), "Connection closed"):
-				away++
-			default:
-				done <- err
-				return
+	var logins, away atomic.Int32
+	var users errgroup.Group
+	for range 4 {
+		users.Go(func() error {
+			for ctx.Err() == nil {
+				err := a.Login(a.ctx, a.node(a.master), a.node("node5"))
+				switch {
+				case err == nil:
+					logins.Add(1)
+				case strings.Contains(err.Error(), "Connection refused"), strings.Contains(err.Error(), "Connection reset"), strings.Contains(err.Error(), "Connection closed"):
+					away.Add(1)
+				default:
+					return err
+				}
 			}
-		}
-		done <- nil
-	}()
-	for round := range 6 {
+			return nil
+		})
+	}
+	for round := range 10 {
 		a.admin(0, "gnt-cluster", "modify", "--ssh-authorize="+[]string{"file", "command"}[round%2])
 	}
 	stop()
-	if err := <-done; err != nil {
+	if err := users.Wait(); err != nil {
 		t.Errorf("a login failed: %v", err)
 	}
-	t.Logf("%d logins, and %d that met a sshd that was reading its configuration", logins, away)
-	if logins == 0 {
+	t.Logf("%d logins, and %d that met a sshd that was reading its configuration", logins.Load(), away.Load())
+	if logins.Load() == 0 {
 		t.Error("no login was made")
 	}
 	a.clean()
