@@ -241,7 +241,9 @@ func (d *Daemon) begin(phase string) (end func(), err error) {
 		return nil, cluster.Errorf(cluster.CodeBusy, "another init, join, leave or trust is under way on this node")
 	}
 	d.setPhase(phase)
-	d.ssh.forget() // a node joins with the host keys that sshd has now
+	if phase != "" {
+		d.ssh.forget() // a node joins with the host keys that sshd has now
+	}
 	return func() { d.setPhase(""); <-d.turn }, nil
 }
 
