@@ -85,6 +85,13 @@ func (c calls) State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, e
 	return s, err
 }
 
+// Facts asks a node for what is on its disk.
+func (c calls) Facts(ctx context.Context, node cluster.NodeID, r rpc.FactsRequest) (rpc.NodeFacts, error) {
+	var f rpc.NodeFacts
+	err := c.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodFacts, "", r, &f)
+	return f, err
+}
+
 // SSHProbe asks a candidate to authenticate by SSH to targets.
 func (c calls) SSHProbe(ctx context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error) {
 	var reply rpc.SSHProbeReply

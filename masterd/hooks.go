@@ -10,6 +10,7 @@ import (
 	"rolekey/cluster"
 	"rolekey/masterd/hooks"
 	"rolekey/masterd/rapi"
+	"rolekey/masterd/roles"
 	"rolekey/masterd/verify"
 	"rolekey/rpc"
 )
@@ -34,6 +35,9 @@ type verifier struct {
 func (v verifier) Hooks(ctx context.Context) hooks.Report {
 	return v.w.Hooks(ctx, hooks.Call{Op: hooks.Verify(v.w.State()), Phase: rpc.HooksPost})
 }
+
+// Voting implements verify.Asker.
+func (v verifier) Voting(ctx context.Context) roles.View { return v.w.Voting(ctx) }
 
 // failoverHooks runs the post phase of a change of master, on the new one. It
 // is run at most once: a master that dies in it is followed by another change.

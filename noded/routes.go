@@ -16,6 +16,7 @@ func (m *member) routes() {
 	m.server.Handle(rpc.MethodMapGet, m.getMap)
 	m.server.Handle(rpc.MethodRosterGet, m.getRoster)
 	m.server.Handle(rpc.MethodState, m.serveState)
+	m.server.Handle(rpc.MethodFacts, m.serveFacts)
 	m.server.Handle(rpc.MethodKeyCreate, m.createKey)
 	m.server.Handle(rpc.MethodKeyDestroy, m.destroyKey)
 	m.server.Handle(rpc.MethodHooks, m.runHooks)

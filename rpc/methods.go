@@ -72,6 +72,7 @@ var (
 	MethodMapGet     = Method{Name: "map-get", Verb: http.MethodGet, Path: "/v1/map", Query: "from", Tier: TierMember, Stale: true, MaxReply: deliveryBody, Timeout: slowCall}
 	MethodRosterGet  = Method{Name: "roster-get", Verb: http.MethodGet, Path: "/v1/roster/{hash}", Tier: TierMember, Stale: true, MaxReply: 2 * candmap.MaxBucket, Timeout: slowCall}
 	MethodState      = Method{Name: "state", Verb: http.MethodGet, Path: "/v1/state", Tier: TierCandidate, MaxReply: 4 << 20, Timeout: slowCall}
+	MethodFacts      = Method{Name: "facts", Verb: http.MethodPost, Path: "/v1/facts", Tier: TierMaster, MaxBody: 1 << 20, MaxReply: 4 << 20, Timeout: slowCall}
 	MethodKeyCreate  = Method{Name: "key-create", Verb: http.MethodPost, Path: "/v1/key/create", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodKeyDestroy = Method{Name: "key-destroy", Verb: http.MethodPost, Path: "/v1/key/destroy", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodHooks      = Method{Name: "hooks", Verb: http.MethodPost, Path: "/v1/hooks", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
@@ -92,7 +93,7 @@ var (
 func NodedMethods() []Method {
 	return []Method{
 		MethodVersion, MethodHealth, MethodMapPut, MethodBeaconPut, MethodMapGet,
-		MethodRosterGet, MethodState, MethodKeyCreate, MethodKeyDestroy, MethodHooks, MethodSSHProbe,
+		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodHooks, MethodSSHProbe,
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/masterd/hooks"
+	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
 	"rolekey/rpc"
@@ -30,6 +31,8 @@ type field struct {
 	logins  func(from, to cluster.NodeID) string
 	late    func(node cluster.NodeID, a *rpc.NodeState) // changes an answer while it is given
 	scripts hooks.Report
+	facts   map[cluster.NodeID]rpc.NodeFacts // nil: all is well
+	voting  func(*roles.View)
 	opts    string
 	lines   []string
 }
@@ -138,6 +141,41 @@ func (f *field) State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, 
 		f.late(node, &answer)
 	}
 	return answer, nil
+}
+
+// Facts implements Asker.
+func (f *field) Facts(_ context.Context, node cluster.NodeID, r rpc.FactsRequest) (rpc.NodeFacts, error) {
+	if got, ok := f.facts[node]; ok {
+		return got, nil
+	}
+	out := rpc.NodeFacts{Files: map[string]cluster.Digest{"ssconf_master_node": {1}}}
+	for _, n := range f.lab.S.SortedNodes() {
+		out.Gossip = append(out.Gossip, n.UUID)
+	}
+	for _, e := range f.held.Candidates {
+		if len(e.SSH) > 0 && len(r.Keys) == 0 {
+			return out, errors.New("no keys are asked for")
+		}
+	}
+	return out, nil
+}
+
+// Voting implements Asker.
+func (f *field) Voting(context.Context) roles.View {
+	v := roles.View{
+		Leader: f.lab.S.Master, MapVoters: f.lab.S.Voters(), RaftVoters: f.lab.S.Voters(),
+		CaughtUp: func(cluster.NodeID) bool { return true }, Reachable: func(cluster.NodeID) bool { return true },
+	}
+	for _, n := range f.lab.S.Candidates() {
+		v.Candidates = append(v.Candidates, n.UUID)
+		if !n.Voter {
+			v.RaftNonvoters = append(v.RaftNonvoters, n.UUID)
+		}
+	}
+	if f.voting != nil {
+		f.voting(&v)
+	}
+	return v
 }
 
 // Hooks implements Asker.

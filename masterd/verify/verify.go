@@ -25,6 +25,7 @@ import (
 // Nodes asks nodes on behalf of the master.
 type Nodes interface {
 	State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
+	Facts(ctx context.Context, node cluster.NodeID, r rpc.FactsRequest) (rpc.NodeFacts, error)
 	SSHProbe(ctx context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error)
 }
 
@@ -32,6 +33,7 @@ type Nodes interface {
 type Asker interface {
 	Nodes
 	Hooks(ctx context.Context) hooks.Report
+	Voting(ctx context.Context) roles.View
 }
 
 // The error codes, Ganeti's where it has one for the matter.
@@ -46,11 +48,15 @@ const (
 	CodeNodeMap       = "ENODEMAP" // Rolekey's own: the candidate map on a node
 	CodeNodeKey       = "ENODEKEY" // Rolekey's own: private keys on a node
 	CodeNodeHooks     = "ENODEHOOKS"
+
+	CodeClusterFileCheck = "ECLUSTERFILECHECK"
+	CodeNodeFileCheck    = "ENODEFILECHECK"
+	CodeNodeVersion      = "ENODEVERSION"
 )
 
 // Codes lists every code that a report can contain.
 func Codes() []string {
-	return []string{CodeClusterConfig, CodeClientCert, CodeClusterCert, CodeNodeRPC, CodeNodeNet, CodeNodeSSH, CodeNodeTime, CodeNodeMap, CodeNodeKey, CodeNodeHooks}
+	return []string{CodeClusterConfig, CodeClientCert, CodeClusterCert, CodeNodeRPC, CodeNodeNet, CodeNodeSSH, CodeNodeTime, CodeNodeMap, CodeNodeKey, CodeNodeHooks, CodeClusterFileCheck, CodeNodeFileCheck, CodeNodeVersion}
 }
 
 // Times of the checks.
@@ -107,6 +113,8 @@ func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func
 	c.maps()
 	c.certificates()
 	c.keys()
+	c.facts(ctx)
+	c.voting(ctx)
 	c.hostKeys()
 	c.logins(ctx)
 	c.address()
@@ -255,6 +263,7 @@ func (c *check) notes() {
 	if drained > 0 {
 		c.tell(fmt.Sprintf("  - NOTICE: %d drained node(s) found.", drained))
 	}
+	c.open()
 	if c.s.Params.SSHReach == cluster.ReachCandidates && c.s.Params.SSHSetup {
 		c.tell("  - NOTICE: the SSH key of every master candidate opens every node (ssh_reach=candidates).")
 	}

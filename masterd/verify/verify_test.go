@@ -27,7 +27,9 @@ func TestCleanClusterPasses(t *testing.T) {
 	}
 	want := []string{
 		"* Verifying cluster config", "* Gathering data (5 nodes)", "* Verifying candidate maps", "* Verifying cluster certificate files",
-		"* Verifying ssh and candidate keys", "* Verifying ssh logins", "* Other Notes",
+		"* Verifying ssh and candidate keys", "* Verifying files and neighbourhood of nodes", "* Verifying voters",
+		"  - NOTICE: one node alone votes: if it is lost, only the recovery key makes another one master.",
+		"* Verifying ssh logins", "* Other Notes",
 		"  - NOTICE: 1 offline node(s) found.", "  - NOTICE: 1 drained node(s) found.",
 		"  - NOTICE: the SSH key of every master candidate opens every node (ssh_reach=candidates).",
 	}

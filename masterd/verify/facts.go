@@ -1,0 +1,239 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"rolekey/cluster"
+	"rolekey/masterd/roles"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+	"rolekey/sshkeys"
+)
+
+// facts asks the nodes that answered for what is on their disks and around
+// them, and checks it. A node of an earlier release does not know the question.
+func (c *check) facts(ctx context.Context) {
+	c.section("Verifying files and neighbourhood of nodes")
+	found := c.askFacts(ctx)
+	c.answered(func(n *state.Node, a rpc.NodeState) {
+		f, ok := found[n.UUID]
+		if !ok {
+			return
+		}
+		for _, m := range f.Modes {
+			c.node(n, CodeNodeFileCheck, "%s", m)
+		}
+		c.copies(n, f)
+		c.neighbours(n, f)
+	})
+	c.files(found)
+	c.software()
+}
+
+func (c *check) askFacts(ctx context.Context) map[cluster.NodeID]rpc.NodeFacts {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req := rpc.FactsRequest{Keys: []cluster.SSHKey{}}
+	for _, e := range c.held.Candidates {
+		for _, k := range e.SSH {
+			if !hasKey(req.Keys, k) {
+				req.Keys = append(req.Keys, k)
+			}
+		}
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	found, failed := map[cluster.NodeID]rpc.NodeFacts{}, map[cluster.NodeID]error{}
+	c.answered(func(n *state.Node, _ rpc.NodeState) {
+		wg.Go(func() {
+			f, err := c.ask.Facts(ctx, n.UUID, req)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed[n.UUID] = err
+				return
+			}
+			found[n.UUID] = f
+		})
+	})
+	wg.Wait()
+	c.answered(func(n *state.Node, _ rpc.NodeState) {
+		switch err := failed[n.UUID]; {
+		case err == nil:
+		case cluster.CodeOf(err) == cluster.CodeNotFound:
+			c.line("WARNING", CodeNodeVersion, "node", string(n.Name), "its release does not tell of its files; upgrade it")
+		default:
+			c.node(n, CodeNodeRPC, "while asking for its files: %v", err)
+		}
+	})
+	return found
+}
+
+// copies reports root's private keys that lie where nobody but somebody's cp
+// could have put them.
+func (c *check) copies(n *state.Node, f rpc.NodeFacts) {
+	for _, k := range f.Copies {
+		owner := "a master candidate"
+		for _, e := range c.held.Candidates {
+			if hasKey(e.SSH, k.Key) {
+				owner = string(e.Name)
+			}
+		}
+		c.node(n, CodeNodeKey, "A copy of the private SSH key of %s (%s) lies in %s: remove it, and replace the key with 'gnt-cluster renew-crypto --new-ssh-keys'", owner, sshkeys.Fingerprint(k.Key), k.Path)
+	}
+}
+
+// neighbours compares whom gossip reaches with the nodes that answer. Gossip
+// carries nothing that the master does not send too, so this is a warning.
+func (c *check) neighbours(n *state.Node, f rpc.NodeFacts) {
+	var missing []string
+	c.answered(func(o *state.Node, _ rpc.NodeState) {
+		if o.Joined && !slices.Contains(f.Gossip, o.UUID) {
+			missing = append(missing, string(o.Name))
+		}
+	})
+	if len(missing) > 0 {
+		c.line("WARNING", CodeNodeNet, "node", string(n.Name), fmt.Sprintf("gossip does not reach %s: is port %d open between them, tcp and udp?", strings.Join(missing, ", "), n.Ports.Gossip))
+	}
+}
+
+// files compares the files that are the same on all nodes.
+func (c *check) files(found map[cluster.NodeID]rpc.NodeFacts) {
+	names := map[string]bool{}
+	for _, f := range found {
+		for name := range f.Files {
+			names[name] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		c.file(name, found)
+	}
+}
+
+// file reports a file in Ganeti's words.
+func (c *check) file(name string, found map[cluster.NodeID]rpc.NodeFacts) {
+	var missing []string
+	holders := map[cluster.Digest][]string{}
+	c.answered(func(n *state.Node, a rpc.NodeState) {
+		f, ok := found[n.UUID]
+		if !ok || a.Version != c.held.At() {
+			return // it has another map, which is reported, and so other files
+		}
+		if d, ok := f.Files[name]; ok {
+			holders[d] = append(holders[d], string(n.Name))
+		} else {
+			missing = append(missing, string(n.Name))
+		}
+	})
+	if len(missing) > 0 {
+		c.report(CodeClusterFileCheck, "cluster", "", "File %s is missing from node(s) %s", name, strings.Join(missing, ", "))
+	}
+	if len(holders) < 2 {
+		return
+	}
+	variants := make([]string, 0, len(holders))
+	for _, d := range slices.SortedFunc(maps.Keys(holders), func(a, b cluster.Digest) int {
+		return strings.Compare(holders[a][0], holders[b][0])
+	}) {
+		variants = append(variants, fmt.Sprintf("variant %d on %s", len(variants)+1, strings.Join(holders[d], ", ")))
+	}
+	c.report(CodeClusterFileCheck, "cluster", "", "File %s found with %d different checksums (%s)", name, len(holders), strings.Join(variants, "; "))
+}
+
+// software tells of releases that differ: a roll-out is not finished.
+func (c *check) software() {
+	master, ok := c.answers[c.s.Master]
+	if !ok {
+		return
+	}
+	c.answered(func(n *state.Node, a rpc.NodeState) {
+		if a.Software != master.Software {
+			c.line("WARNING", CodeNodeVersion, "node", string(n.Name), fmt.Sprintf("software version mismatch: master %s, node %s", master.Software, a.Software))
+		}
+	})
+}
+
+// voting compares raft's members with the map's.
+func (c *check) voting(ctx context.Context) {
+	c.section("Verifying voters")
+	v := c.settledVoting(ctx)
+	for _, id := range v.MapVoters {
+		if !slices.Contains(v.RaftVoters, id) {
+			c.report(CodeClusterConfig, "node", c.name(id), "The candidate map names it a voter, and raft does not")
+		}
+	}
+	for _, id := range v.RaftVoters {
+		if !slices.Contains(v.MapVoters, id) {
+			c.line("WARNING", CodeClusterConfig, "node", c.name(id), "it votes in raft and not in the candidate map yet: a change of voters is under way, or was interrupted")
+		}
+	}
+	members := append(slices.Clone(v.RaftVoters), v.RaftNonvoters...)
+	for _, id := range v.Candidates {
+		switch {
+		case !slices.Contains(members, id):
+			c.report(CodeClusterConfig, "node", c.name(id), "It is a master candidate, and no member of raft: it receives no changes")
+		case !v.Reachable(id):
+			c.line("WARNING", CodeClusterConfig, "node", c.name(id), "its master daemon has not answered lately")
+		case slices.Contains(v.RaftNonvoters, id) && !v.CaughtUp(id):
+			c.line("WARNING", CodeClusterConfig, "node", c.name(id), "its copy of the log is behind")
+		}
+	}
+	for _, id := range members {
+		if !slices.Contains(v.Candidates, id) {
+			c.report(CodeClusterConfig, "node", c.name(id), "It is a member of raft, and no master candidate")
+		}
+	}
+	if len(v.MapVoters) == 1 && len(v.Candidates) > 1 {
+		c.tell("  - NOTICE: one node alone votes: if it is lost, only the recovery key makes another one master.")
+	}
+}
+
+// Raft's members follow the map in the background, for so long at most.
+const (
+	votingTries = 15
+	votingPause = 200 * time.Millisecond
+)
+
+// settledVoting waits a moment for a change of members that is under way.
+func (c *check) settledVoting(ctx context.Context) roles.View {
+	for try := 1; ; try++ {
+		v := c.ask.Voting(ctx)
+		members := append(slices.Clone(v.RaftVoters), v.RaftNonvoters...)
+		behind := slices.ContainsFunc(v.Candidates, func(id cluster.NodeID) bool { return id != v.Leader && (!v.Reachable(id) || !v.CaughtUp(id)) })
+		if try == votingTries || !behind && sameSet(v.MapVoters, v.RaftVoters) && sameSet(v.Candidates, members) {
+			return v
+		}
+		select {
+		case <-time.After(votingPause):
+		case <-ctx.Done():
+			return v
+		}
+	}
+}
+
+func sameSet(a, b []cluster.NodeID) bool {
+	all := func(of, in []cluster.NodeID) bool {
+		return !slices.ContainsFunc(of, func(id cluster.NodeID) bool { return !slices.Contains(in, id) })
+	}
+	return all(a, b) && all(b, a)
+}
+
+func (c *check) name(id cluster.NodeID) string {
+	if n := c.s.Node(id); n != nil {
+		return string(n.Name)
+	}
+	return id.String()
+}
+
+// open tells of strings by which machines can still join.
+func (c *check) open() {
+	for _, r := range c.s.LiveAdmissions(c.now) {
+		c.tell(fmt.Sprintf("  - NOTICE: an admission string for %s is open until %s ('gnt-node tokens list').", r.Name, r.Expires.UTC().Format(time.RFC3339)))
+	}
+}

@@ -1,0 +1,222 @@
+package noded
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/crypto/ssh"
+
+	"rolekey/candmap/gossip"
+	"rolekey/cluster"
+	"rolekey/noded/ssconf"
+	"rolekey/rpc"
+)
+
+// Bounds of the search for private keys.
+const (
+	searchFiles = 4000
+	searchSize  = 64 << 10
+	searchDepth = 3
+	maxCopies   = 64
+)
+
+// serveFacts tells what verify wants to know beyond the node's state.
+func (m *member) serveFacts(_ context.Context, q *rpc.Request) (any, error) {
+	var req rpc.FactsRequest
+	if err := q.Decode(&req); err != nil {
+		return nil, err
+	}
+	f := rpc.NodeFacts{Files: m.derivedFiles(), Modes: m.wrongModes(), Copies: m.copies(req.Keys), Gossip: []cluster.NodeID{}}
+	for _, o := range m.gossip.Members() {
+		if o.State == gossip.StateAlive {
+			f.Gossip = append(f.Gossip, o.Node)
+		}
+	}
+	return f, nil
+}
+
+// derivedFiles hashes the files that are the same on all nodes.
+func (m *member) derivedFiles() map[string]cluster.Digest {
+	out := map[string]cluster.Digest{}
+	for _, name := range ssconf.Names {
+		text, err := readSmall(m.cfg.Paths.SSConf(name))
+		if err == nil && text != nil {
+			out["ssconf_"+name] = cluster.DigestOf(text)
+		}
+	}
+	return out
+}
+
+// wrongModes finds files of ours that others may read or write who must not.
+func (m *member) wrongModes() []string {
+	at := m.cfg.Paths
+	var out []string
+	check := func(path string, most fs.FileMode, owners ...int) {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return
+		}
+		if extra := info.Mode().Perm() &^ most; extra != 0 && info.Mode()&fs.ModeSymlink == 0 {
+			out = append(out, fmt.Sprintf("%s has mode %04o, want at most %04o", path, info.Mode().Perm(), most))
+		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			out = append(out, path+" is a symbolic link")
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && !slices.Contains(owners, int(st.Uid)) {
+			out = append(out, fmt.Sprintf("%s belongs to user %d", path, st.Uid))
+		}
+	}
+	own := os.Geteuid()
+	check(at.NodeDir(), 0o755, own)
+	for _, name := range []string{"server.key", "server.key.next", "node.key", "node.key.next", gossipFile} {
+		check(filepath.Join(at.NodeDir(), name), 0o600, own)
+	}
+	check(at.SSHDir(), 0o700, own)
+	for _, name := range []string{"id", "id.next"} {
+		check(filepath.Join(at.SSHDir(), name), 0o600, own)
+	}
+	masterd := userOf(at.MasterdDir(), own)
+	for _, path := range []string{at.CandidateKey(), at.SigningKey(), at.Keyring(), at.RaftDB()} {
+		check(path, 0o600, masterd, own)
+	}
+	return out
+}
+
+// userOf is the user that a folder belongs to.
+func userOf(dir string, otherwise int) int {
+	if info, err := os.Lstat(dir); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			return int(st.Uid)
+		}
+	}
+	return otherwise
+}
+
+// copies searches for private halves of the keys where root keeps such files.
+// Where this node itself keeps its own is no copy.
+func (m *member) copies(keys []cluster.SSHKey) []rpc.KeyCopy {
+	out := []rpc.KeyCopy{}
+	if len(keys) == 0 {
+		return out
+	}
+	account, err := m.ssh.finder.account()
+	if err != nil {
+		return out
+	}
+	left := searchFiles
+	seen := map[string]bool{}
+	ours := m.cfg.Paths.SSHDir()
+	for _, dir := range []string{account.Home, filepath.Join(account.Home, ".ssh"), m.cfg.Paths.In("/etc/ssh"), m.cfg.Paths.In("/tmp"), m.cfg.Paths.StateDir()} {
+		walk(dir, searchDepth, &left, func(path string) {
+			if seen[path] || filepath.Dir(path) == ours && m.candidate(m.keeper.View()) || len(out) == maxCopies {
+				return
+			}
+			seen[path] = true
+			if k, ok := privateKeyIn(path); ok && hasKey(keys, k) {
+				out = append(out, rpc.KeyCopy{Path: path, Key: k})
+			}
+		})
+	}
+	return out
+}
+
+// walk calls f for regular files, follows no links, and stops after so many.
+func walk(dir string, depth int, left *int, f func(path string)) {
+	entries, err := os.ReadDir(dir)
+	if err != nil || depth == 0 {
+		return
+	}
+	for _, e := range entries {
+		if *left--; *left < 0 {
+			return
+		}
+		path := filepath.Join(dir, e.Name())
+		switch {
+		case e.Type().IsRegular():
+			f(path)
+		case e.IsDir():
+			walk(path, depth-1, left, f)
+		}
+	}
+}
+
+// privateKeyIn returns the public half of the private key in a file. An
+// encrypted key in OpenSSH's format tells it too.
+func privateKeyIn(path string) (cluster.SSHKey, bool) {
+	text, err := readKeyFile(path)
+	if err != nil || !bytes.Contains(text, []byte("PRIVATE KEY-----")) {
+		return cluster.SSHKey{}, false
+	}
+	defer clear(text)
+	if signer, err := ssh.ParsePrivateKey(text); err == nil {
+		return cluster.SSHKey{Type: signer.PublicKey().Type(), Blob: signer.PublicKey().Marshal()}, true
+	}
+	var locked *ssh.PassphraseMissingError
+	if _, err := ssh.ParseRawPrivateKey(text); errors.As(err, &locked) && locked.PublicKey != nil {
+		return cluster.SSHKey{Type: locked.PublicKey.Type(), Blob: locked.PublicKey.Marshal()}, true
+	}
+	return publicInside(text)
+}
+
+func readKeyFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return io.ReadAll(io.LimitReader(f, searchSize))
+}
+
+// publicInside reads the public half that stands in clear in a file of
+// OpenSSH's format (PROTOCOL.key), whatever became of the rest.
+func publicInside(text []byte) (cluster.SSHKey, bool) {
+	const magic = "openssh-key-v1\x00"
+	body := text
+	if block, _ := pem.Decode(text); block != nil {
+		body = block.Bytes
+	} else if raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text))); err == nil {
+		body = raw
+	}
+	rest, ok := bytes.CutPrefix(body, []byte(magic))
+	if !ok {
+		return cluster.SSHKey{}, false
+	}
+	var field []byte
+	for i := range 5 { // cipher, kdf, its options, the number of keys, the public key
+		if i == 3 {
+			if len(rest) < 4 {
+				return cluster.SSHKey{}, false
+			}
+			rest = rest[4:]
+			continue
+		}
+		if field, rest, ok = cutString(rest); !ok {
+			return cluster.SSHKey{}, false
+		}
+	}
+	kind, _, ok := cutString(field)
+	return cluster.SSHKey{Type: string(kind), Blob: bytes.Clone(field)}, ok
+}
+
+func cutString(b []byte) (field, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, nil, false
+	}
+	n := binary.BigEndian.Uint32(b)
+	if uint64(n) > uint64(len(b)-4) {
+		return nil, nil, false
+	}
+	return b[4 : 4+n], b[4+n:], true
+}

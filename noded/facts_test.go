@@ -1,0 +1,101 @@
+package noded
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"rolekey/cluster"
+	"rolekey/sshkeys"
+)
+
+// TestPrivateKeyIn: keys are known by their public half, also when they are
+// encrypted, and other files are none.
+func TestPrivateKeyIn(t *testing.T) {
+	dir := t.TempDir()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := ssh.NewPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := ssh.MarshalPrivateKey(private, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked, err := ssh.MarshalPrivateKeyWithPassphrase(private, "x", []byte("secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{"plain": pem.EncodeToMemory(plain), "locked": pem.EncodeToMemory(locked)} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if k, ok := privateKeyIn(path); !ok || string(k.Blob) != string(want.Marshal()) || k.Type != want.Type() {
+			t.Errorf("%s: found %v", name, ok)
+		}
+	}
+	for name, text := range map[string]string{"empty": "", "public": string(ssh.MarshalAuthorizedKey(want)), "rubbish": "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := privateKeyIn(path); ok {
+			t.Errorf("%s is taken for a key", name)
+		}
+	}
+}
+
+// TestCopiesAreFound: where root keeps keys, at any place but our own.
+func TestCopiesAreFound(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.masterd.start()
+	h.up()
+	if _, err := h.init(initRequest(h)); err != nil {
+		t.Fatal(err)
+	}
+	m := h.member()
+	own := m.keys.held()
+	if len(own) != 1 {
+		t.Fatalf("%d keys", len(own))
+	}
+	if got := m.copies([]cluster.SSHKey{own[0].key}); len(got) != 0 {
+		t.Errorf("its own place: %+v", got)
+	}
+	text, err := os.ReadFile(m.keys.dir.PrivateFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(h.cfg.Paths.RootHome(), "backup.key")
+	if err := os.WriteFile(copied, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, other, err := sshkeys.Generate(cluster.DefaultSSHKey, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.copies([]cluster.SSHKey{other, own[0].key}); len(got) != 1 || got[0].Path != copied {
+		t.Errorf("found %+v", got)
+	}
+	if got := m.copies([]cluster.SSHKey{other}); len(got) != 0 {
+		t.Errorf("another key's: %+v", got)
+	}
+	if modes := m.wrongModes(); len(modes) != 0 {
+		t.Errorf("modes: %q", modes)
+	}
+	if err := os.Chmod(m.keys.dir.PrivateFile(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if modes := m.wrongModes(); len(modes) != 1 {
+		t.Errorf("modes: %q", modes)
+	}
+}

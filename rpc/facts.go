@@ -1,0 +1,25 @@
+package rpc
+
+import "rolekey/cluster"
+
+// FactsRequest asks a node for what only verify wants to know, and what takes
+// the node some reading.
+type FactsRequest struct {
+	// Keys are public SSH keys whose private halves are searched for where root
+	// keeps such files.
+	Keys []cluster.SSHKey `json:"keys"`
+}
+
+// NodeFacts is what a node finds on its disk and around it.
+type NodeFacts struct {
+	Files  map[string]cluster.Digest `json:"files"`  // SHA-256 of each derived file that is there, by name
+	Modes  []string                  `json:"modes"`  // for people: files whose mode or owner is not as it should be
+	Copies []KeyCopy                 `json:"copies"` // private halves of Keys that lie where Rolekey did not put them
+	Gossip []cluster.NodeID          `json:"gossip"` // nodes that gossip believes alive, this one among them
+}
+
+// KeyCopy is a private key that was found.
+type KeyCopy struct {
+	Path string         `json:"path"`
+	Key  cluster.SSHKey `json:"key"`
+}
