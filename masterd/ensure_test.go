@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"rolekey/cluster"
+	"rolekey/masterd/jobs"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
 	"rolekey/rpc"
+	"rolekey/sshkeys"
 )
 
 // sshLab has candidates 1 and 2 and a normal node 3.
@@ -81,4 +83,61 @@ func TestRollWaitsForWhoIsAway(t *testing.T) {
 			t.Errorf("it is back, and there are %d jobs", n)
 		}
 	})
+}
+
+// TestSharedKeyIsDeliveredAgain to a candidate that says that it lacks it, long
+// before it would be asked anyway, and without a job.
+func TestSharedKeyIsDeliveredAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lab := sshLab(t)
+		shared, err := jobs.NewSharedKey(cluster.DefaultSSHKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lab.Do(state.KindSharedKeys, state.SharedKeysChange{Keys: []state.SharedKey{shared}})
+		lab.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{SSHKeyMode: new(cluster.KeyShared)}})
+		var c state.SSHKeysChange
+		for _, i := range []int{1, 2} {
+			c.Lists = append(c.Lists, state.NodeSSHKeys{Node: statetest.ID(i), SSH: []cluster.SSHKey{shared.Public}, Lost: true})
+		}
+		lab.Do(state.KindSSHKeys, c)
+		r := newReign(t, lab)
+		r.world.up(members(1, 3)...)
+		has, sealed := true, 0
+		r.keys.as(func(id cluster.NodeID, q rpc.KeyCreateRequest) rpc.CandidateKeys {
+			switch {
+			case q.SSHKey == nil || q.SSHKey.Shared == nil:
+				t.Errorf("order %+v", q.SSHKey)
+			case id == statetest.ID(2) && !has && q.SSHKey.Sealed == nil:
+				return rpc.CandidateKeys{Recipient: recipient(t)}
+			case q.SSHKey.Sealed != nil:
+				has, sealed = true, sealed+1
+			}
+			return rpc.CandidateKeys{SSH: []cluster.SSHKey{shared.Public}}
+		})
+		r.lead()
+		time.Sleep(10 * time.Second)
+		r.keys.mu.Lock()
+		has = false // its noded was restarted
+		r.keys.mu.Unlock()
+		r.world.mu.Lock()
+		r.world.nodes[statetest.ID(2)].missing = true
+		r.world.mu.Unlock()
+		time.Sleep(50 * time.Second)
+		r.keys.mu.Lock()
+		defer r.keys.mu.Unlock()
+		if sealed != 1 || r.queued() != 0 {
+			t.Errorf("delivered %d times, %d jobs", sealed, r.queued())
+		}
+	})
+}
+
+// recipient is what a node that lacks the shared key answers.
+func recipient(t *testing.T) []byte {
+	t.Helper()
+	r, err := sshkeys.NewRecipient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Public()
 }

@@ -40,6 +40,9 @@ func (d KeyDir) Held() ([]Held, error) {
 			continue
 		}
 		h := Held{Path: filepath.Join(d.Path, name), Key: KeyOf(signer.PublicKey()), Signer: signer}
+		if len(list) > 0 && sameKey(list[0].Key, h.Key) {
+			continue // it was promoted
+		}
 		if info, err := os.Lstat(h.Path); err == nil {
 			h.Changed = info.ModTime()
 		}
@@ -97,7 +100,11 @@ func (d KeyDir) Keep(keep []cluster.SSHKey, node cluster.NodeID) (removed []stri
 		if filepath.Base(h.Path) == privateName && len(list) == 2 && wanted(list[1]) {
 			continue // the rename below replaces it
 		}
-		gone, left := atomicfile.Erase(d.Path, filepath.Base(h.Path), filepath.Base(h.Path)+".pub")
+		names := []string{filepath.Base(h.Path), filepath.Base(h.Path) + ".pub"}
+		if len(list) == 1 {
+			names = append(names, nextName, nextPublic) // its other name, if it was promoted
+		}
+		gone, left := atomicfile.Erase(d.Path, names...)
 		removed, remains = append(removed, gone...), append(remains, left...)
 	}
 	last := len(list) - 1
@@ -114,18 +121,24 @@ func (d KeyDir) Keep(keep []cluster.SSHKey, node cluster.NodeID) (removed []stri
 }
 
 // promote makes id.next the key id: one step, which also destroys the one
-// before.
+// before. The key keeps its other name until there is another next one: ssh
+// reads a private key only when the server wants it, and a login that is under
+// way would not find it under the new name.
 func (d KeyDir) promote(h Held, node cluster.NodeID) error {
 	if err := d.makeWay(privateName); err != nil {
 		return err
 	}
-	if err := os.Rename(h.Path, d.PrivateFile()); err != nil {
+	link := atomicfile.TempName(d.PrivateFile())
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Link(h.Path, link); err != nil {
+		return err
+	}
+	if err := os.Rename(link, d.PrivateFile()); err != nil {
 		return err
 	}
 	if err := atomicfile.SyncDir(d.Path); err != nil {
-		return err
-	}
-	if err := os.Remove(filepath.Join(d.Path, nextPublic)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return d.writePublicOf(privateName, h.Key, node)

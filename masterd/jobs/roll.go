@@ -100,11 +100,7 @@ func (g *roll) prepare(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	g.dropCopies(s)
-	m := s.Node(s.Master)
-	if err := g.missed[s.Master]; err != nil && (g.shared != nil || len(g.final(s, m)) == 0) {
-		return err
-	}
-	return nil
+	return g.missed[s.Master]
 }
 
 // chooseShared finds the shared key to roll to, or makes one. The state has it

@@ -230,8 +230,7 @@ func masterIsNotLockedOut(t *testing.T) {
 		before := w.State().Node(w.State().Master).Keys.SSH
 		w.at(1).ssh.full = true
 		j := w.finish(w.submit(c.ops[0]))
-		shared := w.State().Params.SSHKeyMode == cluster.KeyShared || len(c.before) > 0
-		if shared && (j.Status != state.JobError || !strings.Contains(j.Error, "not replaced yet")) {
+		if j.Status != state.JobError || !strings.Contains(j.Error, "not replaced yet") {
 			t.Errorf("%s: job is %s: %s", name, j.Status, j.Error)
 		}
 		if now := w.State().Node(w.State().Master).Keys.SSH; !slices.EqualFunc(now, before, roles.SameSSHKey) {
