@@ -3,7 +3,8 @@ package masterd
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -89,10 +90,11 @@ type basis struct {
 	newest *candmap.Verified
 	roster *candmap.Roster
 	maps   [][]byte
+	vault  *vault
 }
 
 func (d *Daemon) openBasis(v rpc.LocalViewReply) (*basis, error) {
-	b := &basis{view: v}
+	b := &basis{view: v, vault: d.vault}
 	if err := b.readView(); err != nil {
 		return nil, err
 	}
@@ -185,12 +187,22 @@ func revived(own *state.State, newest *candmap.Verified, next *state.State) rpc.
 	return r
 }
 
-// recover computes the state; what is random in it is not in the map.
+// gossipAfter is the gossip key of a cluster that goes on from a map. The roster
+// names the key by its hash, so that it must be the same each time that the map
+// is computed, also after a crash; and nobody else can compute it.
+func (v *vault) gossipAfter(maps [][]byte) cluster.Secret {
+	m := hmac.New(sha256.New, v.signer().Seed())
+	m.Write([]byte("rolekey gossip key after a recovery\x00"))
+	sum := sha256.Sum256(maps[len(maps)-1])
+	m.Write(sum[:])
+	return cluster.NewSecret(m.Sum(nil))
+}
+
+// recover computes the state. Nothing in it may be random.
 func (b *basis) recover(issued time.Time, version uint64) (*state.State, error) {
-	gossip := make([]byte, gossipKeySize)
-	_, _ = rand.Read(gossip) // never fails since Go 1.24
+	gossip := b.vault.gossipAfter(b.maps)
 	return state.Recover(b.own, state.Revival{
-		Self: b.view.Node, Maps: b.maps, Roster: b.roster, Gossip: cluster.NewSecret(gossip),
+		Self: b.view.Node, Maps: b.maps, Roster: b.roster, Gossip: gossip,
 		Issued: issued, Version: version, Term: b.at.Term + 1,
 	})
 }

@@ -3,7 +3,6 @@ package masterd
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -48,6 +47,7 @@ func (d *Daemon) refound(ctx context.Context, r *rpc.RefoundRequest) (any, error
 	if err != nil {
 		return nil, err
 	}
+	b.vault = d.vault
 	if p := d.pending.Load(); p != nil { // committed, and interrupted before noded had it
 		next, err := d.founded(at)
 		if err != nil || next == nil {
@@ -80,6 +80,7 @@ type archive struct {
 	roster *candmap.Roster // of newest; nil: the state has it
 	node   state.Node
 	nodes  []rpc.RecoverNode
+	vault  *vault
 }
 
 func openArchive(r *rpc.RefoundRequest) (*archive, error) {
@@ -140,16 +141,15 @@ func (d *Daemon) reborn(b *archive, r *rpc.RefoundRequest) error {
 }
 
 func (b *archive) recover(issued time.Time, version uint64) (*state.State, error) {
-	gossip := make([]byte, gossipKeySize)
-	_, _ = rand.Read(gossip) // never fails since Go 1.24
 	node := b.node
 	r := state.Revival{
-		Self: node.UUID, Roster: b.roster, Gossip: cluster.NewSecret(gossip), Issued: issued, Version: version,
+		Self: node.UUID, Roster: b.roster, Issued: issued, Version: version,
 		Term: b.Header.Term + 1, Replace: &node, Old: true,
 	}
 	for _, env := range b.maps {
 		r.Maps = append(r.Maps, env.Payload)
 	}
+	r.Gossip = b.vault.gossipAfter(r.Maps)
 	return state.Recover(b.State, r)
 }
 

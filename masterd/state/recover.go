@@ -95,7 +95,7 @@ func revive(s *State, r Revival) (*draft, *candmap.Map, error) {
 	}
 	copied := *s
 	d := &draft{State: &copied, now: candmap.Stamp(r.Issued), actor: "gnt-cluster recover"}
-	d.Chain, d.Gossip = chain, r.Gossip
+	d.Chain, d.Gossip, d.GossipToo, d.CA.Next = chain, r.Gossip, cluster.Secret{}, nil // a renewal that was under way is over
 	d.Nodes, d.ownNodes = maps.Clone(d.Nodes), true
 	if !contained {
 		d.adopt(newest, r.Roster)
