@@ -88,6 +88,12 @@ func (c *chain) save() error {
 	return errors.Join(errs...)
 }
 
+// owesAuthority reports whether a map that changed the authority is not stored
+// yet: without it later ones cannot be verified.
+func (c *chain) owesAuthority() bool {
+	return slices.ContainsFunc(c.pending(), func(l Link) bool { return l.Authority })
+}
+
 func (c *chain) pending() (links []Link) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

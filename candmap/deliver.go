@@ -32,7 +32,7 @@ func (k *Keeper) Deliver(ctx context.Context, maps []Envelope, docs [][]byte) (A
 		return k.ack(), fmt.Errorf("deliver map: %w", err)
 	}
 	held, err := k.enforceNewer(ctx, seen, taken, err, maps, docs)
-	k.settle(ctx)
+	k.settle(ctx, false)
 	return k.ack(), k.judge(held, maps, err)
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"rolekey/cluster"
@@ -27,7 +28,12 @@ import (
 // The current map, the newest time, evidence, and maps that changed the
 // authority are synced. The roster and other maps are not: they prove
 // themselves by hash, and are fetched again if power loss took them.
-type FileStore struct{ dir string }
+type FileStore struct {
+	dir string
+
+	mu   sync.Mutex
+	docs map[cluster.Digest]bool // roster documents that this run wrote or read whole
+}
 
 const (
 	kindAuthority = "authority"
@@ -45,7 +51,7 @@ func NewFileStore(dir string) (*FileStore, error) {
 			return nil, fmt.Errorf("open map store: %w", err)
 		}
 	}
-	return &FileStore{dir: dir}, nil
+	return &FileStore{dir: dir, docs: map[cluster.Digest]bool{}}, nil
 }
 
 func (s *FileStore) in(parts ...string) string {
@@ -144,11 +150,10 @@ func (s *FileStore) SaveLast(t time.Time) error {
 // SaveRoster implements Store. The documents come before the index that names
 // them, and old ones go last, so that at any instant one roster is whole.
 func (s *FileStore) SaveRoster(index cluster.Digest, docs map[cluster.Digest][]byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for d, b := range docs {
-		if have, err := s.Doc(d); err == nil && have != nil {
-			continue
-		}
-		if err := atomicfile.Write(s.docPath(d), b, atomicfile.Derived(0o600)); err != nil {
+		if err := s.saveDoc(d, b); err != nil {
 			return err
 		}
 	}
@@ -156,6 +161,21 @@ func (s *FileStore) SaveRoster(index cluster.Digest, docs map[cluster.Digest][]b
 		return err
 	}
 	return s.pruneDocs(docs)
+}
+
+// saveDoc writes a document unless it is known to be there: of a large roster
+// nearly all are.
+func (s *FileStore) saveDoc(d cluster.Digest, b []byte) error {
+	if s.docs[d] {
+		return nil
+	}
+	if have, err := s.Doc(d); err != nil || have == nil {
+		if err := atomicfile.Write(s.docPath(d), b, atomicfile.Derived(0o600)); err != nil {
+			return err
+		}
+	}
+	s.docs[d] = true
+	return nil
 }
 
 func (s *FileStore) pruneDocs(keep map[cluster.Digest][]byte) error {
@@ -167,6 +187,7 @@ func (s *FileStore) pruneDocs(keep map[cluster.Digest][]byte) error {
 	for _, e := range entries {
 		d, err := cluster.ParseDigest(strings.TrimSuffix(e.Name(), ".json"))
 		if err == nil && keep[d] == nil {
+			delete(s.docs, d)
 			errs = append(errs, removeFile(s.docPath(d)))
 		}
 	}

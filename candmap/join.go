@@ -79,7 +79,7 @@ func (k *Keeper) start(ctx context.Context, docs [][]byte, choose func() ([]*Ver
 	if err := k.startInTurn(ctx, docs, choose); err != nil {
 		return k.ack(), err
 	}
-	k.settle(ctx)
+	k.settle(ctx, true)
 	return k.ack(), nil
 }
 

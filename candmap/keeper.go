@@ -41,6 +41,9 @@ type Keeper struct {
 	done      done
 	announced *View // to OnChange; under disk
 
+	running atomic.Bool   // Run is, and saves what settle left for later
+	later   chan struct{} // wakes it
+
 	// news guards the newest beacon, and makes swaps and beacons exclude one
 	// another. It is held for moments only, never during I/O.
 	news   sync.Mutex
@@ -63,10 +66,13 @@ func NewKeeper(cfg KeeperConfig) (*Keeper, error) {
 	if cfg.Effects == nil {
 		cfg.Effects = noEffects{}
 	}
+	if cfg.Provides == nil {
+		cfg.Provides = func(*View) bool { return true }
+	}
 	if cfg.Log == nil {
 		cfg.Log = zap.NewNop()
 	}
-	k := &Keeper{cfg: cfg, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), disk: make(chan struct{}, 1)}
+	k := &Keeper{cfg: cfg, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1), disk: make(chan struct{}, 1), later: make(chan struct{}, 1)}
 	k.chain.store = cfg.Store
 	k.done.problems = map[string]string{}
 	k.view.Store(&View{})

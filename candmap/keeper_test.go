@@ -24,6 +24,7 @@ type node struct {
 	mu       sync.Mutex
 	events   []string
 	applyErr error
+	normal   bool // nobody fetches anything here
 	onRevoke func(old, next *candmap.View)
 }
 
@@ -46,7 +47,7 @@ func newNode(t *testing.T, voters ...int) *node {
 func (n *node) start() {
 	n.t.Helper()
 	k, err := candmap.NewKeeper(candmap.KeeperConfig{
-		Cluster: ct.Cluster, Store: n.store, Clocks: n.clock.Now, Effects: n,
+		Cluster: ct.Cluster, Store: n.store, Clocks: n.clock.Now, Effects: n, Provides: func(*candmap.View) bool { return !n.normal },
 		OnChange: func(*candmap.View) { n.note("announce") },
 		OnFork:   func(*candmap.ForkError) { n.note("fork") },
 	})

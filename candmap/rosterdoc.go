@@ -80,6 +80,25 @@ func (r *Roster) ByIdentity(pin cluster.Digest) *RosterNode { return r.byIdentit
 // allocate.
 func (r *Roster) ByServer(pin cluster.Digest) *RosterNode { return r.byServer[pin] }
 
+// lacks reports whether a key that the older roster pins is not in this one. The
+// older one may be nil.
+func (r *Roster) lacks(old *Roster) bool {
+	if old == nil || old == r {
+		return false
+	}
+	for pin := range old.byIdentity {
+		if r.byIdentity[pin] == nil {
+			return true
+		}
+	}
+	for pin := range old.byServer {
+		if r.byServer[pin] == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // RosterIndex lists the buckets of a roster; the zero digest is an empty one.
 type RosterIndex struct {
 	Count    int

@@ -15,6 +15,8 @@ const (
 	maxNap = time.Second
 	// maxRepair bounds how long work that failed waits for the next try.
 	maxRepair = 5 * time.Second
+	// restPause is how long the rest of the work waits for more of it.
+	restPause = 250 * time.Millisecond
 )
 
 // Run reports when the map becomes stale or fresh, does again what failed, and
@@ -22,9 +24,17 @@ const (
 // when ctx ends.
 func (k *Keeper) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
+	k.running.Store(true)
 	wg.Go(func() { k.watchLease(ctx) })
 	saved := k.repair(ctx)
+	k.running.Store(false)
 	wg.Wait()
+	select {
+	case k.disk <- struct{}{}:
+		k.saveRest()
+		k.giveBack(k.disk)
+	default: // whoever has it hangs, or sees to it
+	}
 	return k.saveLast(&saved, time.Nanosecond)
 }
 
@@ -59,13 +69,21 @@ func (k *Keeper) watchLease(ctx context.Context) {
 func (k *Keeper) repair(ctx context.Context) (saved time.Time) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	soon := true // the timer is due soon, and more work does not put it off
 	for {
 		select {
 		case <-ctx.Done():
 			return saved
+		case <-k.later:
+			if !soon {
+				soon = true
+				timer.Reset(restPause)
+			}
+			continue
 		case <-timer.C:
+			soon = false
 		}
-		k.settle(ctx)
+		k.settle(ctx, true)
 		if err := k.saveLast(&saved, k.third()); err != nil {
 			k.cfg.Log.Warn("cannot record the newest time heard", zap.Error(err))
 		}

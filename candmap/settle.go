@@ -54,7 +54,8 @@ func (k *Keeper) swap(next *View) {
 
 // settle applies and persists the view in force, and what came into force
 // meanwhile. If another is at it and ctx ends first, that one or Run does it.
-func (k *Keeper) settle(ctx context.Context) {
+// What a crash may take is left to Run, unless all is asked for.
+func (k *Keeper) settle(ctx context.Context, all bool) {
 	if err := k.take(ctx, k.disk); err != nil {
 		return
 	}
@@ -64,8 +65,32 @@ func (k *Keeper) settle(ctx context.Context) {
 		view := k.View()
 		k.settleOnce(ctx, view)
 		if k.View() == view {
-			return
+			break
 		}
+	}
+	if all || !k.running.Load() || k.cfg.Provides(k.View()) {
+		k.saveRest()
+		return
+	}
+	select {
+	case k.later <- struct{}{}:
+	default:
+	}
+}
+
+// saveRest saves what no acknowledgement waits for, and what is not synced
+// either: maps that changed no authority, and a roster that only adds to the one
+// on disk. Both are fetched again if they are lost. It is called under disk.
+func (k *Keeper) saveRest() {
+	if k.chain.owesAuthority() {
+		k.note("chain", k.chain.save())
+	}
+	k.saveRoster(k.View().Roster)
+}
+
+func (k *Keeper) saveRoster(r *Roster) {
+	if d := &k.done; d.roster != r && k.note("roster", k.cfg.Store.SaveRoster(r.Hash(), r.Docs())) {
+		k.finished(func() { d.roster = r })
 	}
 }
 
@@ -82,8 +107,8 @@ func (k *Keeper) settleOnce(ctx context.Context, view *View) {
 	if d.current != view.Map && k.note("current", k.cfg.Store.SaveCurrent(view.Map.Envelope)) {
 		k.finished(func() { d.current = view.Map })
 	}
-	if d.roster != view.Roster && k.note("roster", k.cfg.Store.SaveRoster(view.Roster.Hash(), view.Roster.Docs())) {
-		k.finished(func() { d.roster = view.Roster })
+	if view.Roster.lacks(d.roster) {
+		k.saveRoster(view.Roster) // a restart must not let them in again
 	}
 	if k.cfg.OnChange != nil && k.announced != view {
 		k.announced = view

@@ -55,11 +55,15 @@ type Ack struct {
 
 // KeeperConfig says what a Keeper works with.
 type KeeperConfig struct {
-	Cluster  cluster.UUID       // the only cluster whose maps are taken; zero: that of the first map
-	Store    Store              // required
-	Clocks   func() Clocks      // required
-	Effects  Effects            // nil: none
-	Log      *zap.Logger        // nil: none
+	Cluster cluster.UUID  // the only cluster whose maps are taken; zero: that of the first map
+	Store   Store         // required
+	Clocks  func() Clocks // required
+	Effects Effects       // nil: none
+	Log     *zap.Logger   // nil: none
+	// Provides reports whether other nodes fetch documents here. If so, or if it
+	// is nil, all is saved before an acknowledgement; otherwise what can be
+	// fetched again may be saved soon after it.
+	Provides func(*View) bool
 	OnChange func(*View)        // nil, or told of each new view after its effects; must not block
 	OnStale  func(stale bool)   // nil, or told by Run of each change, and once at its start; must not block
 	OnFork   func(f *ForkError) // nil, or told of each proof of an attack; must not block

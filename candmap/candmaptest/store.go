@@ -43,6 +43,16 @@ func (s *Store) do(op string, f func()) error {
 	return nil
 }
 
+// Copy returns a store with what this one holds now, as a crash leaves it.
+func (s *Store) Copy() *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &Store{
+		current: slices.Clone(s.current), links: maps.Clone(s.links), last: s.last, roster: s.roster, docs: maps.Clone(s.docs),
+		evidence: slices.Clone(s.evidence),
+	}
+}
+
 // Ops returns the operations that succeeded so far.
 func (s *Store) Ops() []string {
 	s.mu.Lock()
