@@ -37,25 +37,25 @@ func (m *member) Revoke(ctx context.Context, old, next *candmap.View) {
 	m.client.Recheck()
 }
 
-// Apply implements candmap.Effects: authorized_keys and masterd follow before
-// the map is acknowledged, and what is derived from it for convenience after.
-// The two do not wait for one another.
+// Apply implements candmap.Effects: authorized_keys, and masterd if it acts for
+// a candidate, follow before the map is acknowledged, and do not wait for one
+// another. So do ssh's client files, but only when they change: whoever ordered
+// the change may want to log in next.
 func (m *member) Apply(ctx context.Context, next *candmap.View) error {
 	m.dropEvictions(next)
 	var wg sync.WaitGroup
 	var keysErr, sessionsErr, masterdErr error
 	wg.Go(func() {
 		// In this order: a login that comes between the two fails, or is found.
-		keysErr = m.ssh.authorize(ctx, next, m.trust())
+		keysErr = m.authorize(ctx, next)
 		sessionsErr = m.logins.settle(ctx)
 	})
-	wg.Go(func() { masterdErr = m.tellMasterd(ctx, next) })
+	if m.candidate(next) || !m.masterd.idle() {
+		wg.Go(func() { masterdErr = m.tellMasterd(ctx, next) })
+	} // else followMasterd tells it
 	wg.Wait()
-	if keysErr != nil {
-		keysErr = fmt.Errorf("authorized_keys does not follow the map: %w", keysErr)
-	}
-	if err := m.derive(ctx, next); err != nil {
-		m.log.Warn("derived files are not up to date", zap.Error(err))
+	if err := m.ssh.derive(ctx, next, false); err != nil {
+		m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
 	}
 	return errors.Join(m.finishRevoke(next), keysErr, sessionsErr, masterdErr)
 }
@@ -70,6 +70,23 @@ func (m *member) finishRevoke(next *candmap.View) error {
 	}
 	m.undone.Store(false)
 	return nil
+}
+
+// authorize makes authorized_keys follow a view.
+func (m *member) authorize(ctx context.Context, v *candmap.View) error {
+	t := m.trust()
+	if err := m.ssh.authorize(ctx, v, t); err != nil {
+		m.followed.Store(nil)
+		return fmt.Errorf("authorized_keys does not follow the map: %w", err)
+	}
+	m.followed.Store(&followed{v, t.fresh})
+	return nil
+}
+
+// followed is what authorized_keys follows.
+type followed struct {
+	view  *candmap.View
+	fresh bool
 }
 
 func (m *member) trust() trust {
@@ -88,31 +105,44 @@ func (m *member) maintainSSH(ctx context.Context) error {
 		events = m.watch.News()
 	}
 	calm := newCalm(events)
-	for {
+	var due time.Time // for the look at all files
+	for onlyNews := false; ; {
 		news, repairs := m.news.wait(), m.ssh.repairsMade()
 		v := m.keeper.View()
+		check := !onlyNews || m.followed.Load() == nil
 		if v.Map != nil {
-			if err := m.ssh.authorize(ctx, v, m.trust()); err != nil && ctx.Err() == nil {
-				m.log.Warn("authorized_keys does not follow the map", zap.Error(err))
-			}
-			if err := m.derive(ctx, v); err != nil && ctx.Err() == nil {
-				m.log.Warn("derived files are not up to date", zap.Error(err))
-			}
-			m.endExpired(v)
+			m.followSSH(ctx, v, check)
 			if m.ssh.repairsMade() != repairs {
 				calm.answered()
 			}
-			if m.watch != nil {
-				m.watch.Set(m.ssh.files())
+		}
+		if check {
+			due = time.Now().Add(sshRound)
+			if v.Map != nil {
+				due = time.Now().Add(min(sshRound, v.Map.SSHLease()/8))
 			}
 		}
-		every := sshRound
-		if v.Map != nil {
-			every = min(every, v.Map.SSHLease()/8)
-		}
-		if err := calm.wait(ctx, every, news); err != nil {
+		var err error
+		if onlyNews, err = calm.wait(ctx, time.Until(due), news); err != nil {
 			return err
 		}
+	}
+}
+
+// followSSH makes SSH's files follow a view. Without check it believes that they
+// are as they were left, and Apply that it has done its part.
+func (m *member) followSSH(ctx context.Context, v *candmap.View, check bool) {
+	if f := m.followed.Load(); check || f == nil || *f != (followed{v, m.keeper.Fresh()}) {
+		if err := m.authorize(ctx, v); err != nil && ctx.Err() == nil {
+			m.log.Warn("SSH's files are not up to date", zap.Error(err))
+		}
+	}
+	if err := m.ssh.derive(ctx, v, check); err != nil && ctx.Err() == nil {
+		m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
+	}
+	m.endExpired(v)
+	if m.watch != nil {
+		m.watch.Set(m.ssh.files())
 	}
 }
 
@@ -147,8 +177,13 @@ func (m *member) watched(ctx context.Context) (sshd, error) {
 	return sshd{set.account.Name, set.account.UID, port}, nil
 }
 
-// masterdRound is how often noded looks whether masterd was started anew.
-const masterdRound = time.Second
+const (
+	// masterdRound is how often noded looks whether masterd was started anew.
+	masterdRound = time.Second
+	// masterdRest is how long news wait for more of them while masterd has
+	// nothing to do but to know.
+	masterdRest = 500 * time.Millisecond
+)
 
 // followMasterd tells masterd of everything that changes between deliveries:
 // beacons, freshness, and all of it to a masterd that was just started.
@@ -169,9 +204,22 @@ func (m *member) followMasterd(ctx context.Context) error {
 		if err := pause(ctx, masterdRound, news); err != nil {
 			return err
 		}
+		if m.masterd.idle() && !m.candidate(m.keeper.View()) {
+			if err := pause(ctx, masterdRest, nil); err != nil {
+				return err
+			}
+		}
 	}
 }
 
 func (m *member) tellMasterd(ctx context.Context, v *candmap.View) error {
-	return m.masterd.tell(ctx, v, func(full bool) rpc.LocalViewReply { return m.localView(v, full) })
+	acts := m.candidate(v)
+	if acts {
+		m.masterd.mayAct()
+	}
+	err := m.masterd.tell(ctx, v, func(since *candmap.View) rpc.LocalViewReply { return m.localView(v, since) })
+	if err == nil && !acts {
+		m.masterd.rests(func() bool { return m.keeper.View() == v })
+	}
+	return err
 }

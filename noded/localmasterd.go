@@ -36,8 +36,9 @@ type localMasterd struct {
 	offered atomic.Pointer[rpc.MapDelivery] // of a recovery that this node does not know of yet
 
 	turn chan struct{} // held by whoever tells it of the cluster
-	mu   sync.Mutex    // guards told
+	mu   sync.Mutex    // guards told and acts
 	told told
+	acts bool // it may take this node for a candidate
 }
 
 // told is what masterd was told last, and which run of it.
@@ -171,9 +172,9 @@ func (l *localMasterd) present() ([]string, error) {
 }
 
 // tell gives masterd the view; it returns when masterd enforces it. A masterd
-// that does not run enforces nothing, and is told when it starts. Roster and
-// chain go with the view unless this run of masterd has confirmed it before.
-func (l *localMasterd) tell(ctx context.Context, v *candmap.View, reply func(full bool) rpc.LocalViewReply) error {
+// that does not run enforces nothing, and is told when it starts. Of roster and
+// chain it hears what is new since the view that this run of it confirmed last.
+func (l *localMasterd) tell(ctx context.Context, v *candmap.View, reply func(since *candmap.View) rpc.LocalViewReply) error {
 	ctx, cancel := context.WithTimeout(ctx, masterdTell)
 	defer cancel()
 	select {
@@ -189,7 +190,7 @@ func (l *localMasterd) tell(ctx context.Context, v *candmap.View, reply func(ful
 	}
 	now := told{socket, v}
 	var answer rpc.LocalViewAnswer
-	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, reply(!l.knows(now)), &answer)
+	err := l.client.Do(ctx, http.MethodPost, rpc.LocalView, reply(l.confirmed(socket)), &answer)
 	if err == nil {
 		l.remember(now)
 		if answer.Recovered != nil {
@@ -208,6 +209,39 @@ func (l *localMasterd) remember(t told) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.told = t
+}
+
+// confirmed returns the view that a run of masterd confirmed last, or nil.
+func (l *localMasterd) confirmed(socket fileID) *candmap.View {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.told.socket != socket {
+		return nil
+	}
+	return l.told.view
+}
+
+// mayAct notes that masterd is given a view that names this node a candidate.
+func (l *localMasterd) mayAct() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acts = true
+}
+
+// rests notes that masterd has confirmed a view by which it has nothing to do,
+// if that is the newest: of a newer one it may have been noted that it acts.
+func (l *localMasterd) rests(newest func() bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acts = l.acts && !newest()
+}
+
+// idle reports whether masterd has confirmed that this node is no candidate, and
+// was given no other view since. It enforces nothing then.
+func (l *localMasterd) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.told.view != nil && !l.acts
 }
 
 func (l *localMasterd) knows(t told) bool {

@@ -13,9 +13,9 @@ import (
 // viewPoll is how long a request for the next view waits.
 const viewPoll = 25 * time.Second
 
-// localView describes this node for masterd. A full one has the roster and the
-// chain, which a masterd that followed so far needs not.
-func (m *member) localView(v *candmap.View, full bool) rpc.LocalViewReply {
+// localView describes this node for masterd, which holds the view since; nil
+// means none. The roster and the chain are of use only as far as it lacks them.
+func (m *member) localView(v, since *candmap.View) rpc.LocalViewReply {
 	r := rpc.LocalViewReply{
 		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Addresses: m.id.Addresses, Ports: m.id.Ports,
 		CA: m.roots.Certificates()[0].Raw, Fresh: m.keeper.Fresh(), LastHeard: m.keeper.Lease().Last(),
@@ -31,16 +31,34 @@ func (m *member) localView(v *candmap.View, full bool) rpc.LocalViewReply {
 	if b, ok := m.keeper.Beacon(); ok {
 		r.Beacon = &b
 	}
-	if !full {
+	switch {
+	case since == v:
 		return r
+	case since == nil:
+		r.Chain = m.keeper.Chain()
+	default:
+		r.Chain = m.keeper.Since(since.At()) // ends with a map that is known already: no harm
 	}
-	r.Chain = m.keeper.Chain()
-	if v.Roster != nil {
-		for _, d := range v.Roster.Docs() {
-			r.Docs = append(r.Docs, d)
+	r.Docs = docsSince(v, since)
+	return r
+}
+
+// docsSince lists the documents of the roster of v that masterd with the view
+// since lacks. Of a roster that is not the one that the map names it keeps none.
+func docsSince(v, since *candmap.View) (docs [][]byte) {
+	if v.Roster == nil {
+		return nil
+	}
+	var have map[cluster.Digest][]byte
+	if since != nil && since.Complete() {
+		have = since.Roster.Docs()
+	}
+	for digest, doc := range v.Roster.Docs() {
+		if have[digest] == nil {
+			docs = append(docs, doc)
 		}
 	}
-	return r
+	return docs
 }
 
 // absent returns nil if this machine is in no cluster. A member that has not
@@ -68,9 +86,24 @@ func (d *Daemon) serveView(ctx context.Context, _ *struct{}) (any, error) {
 		defer cancel()
 		_ = pause(ctx, viewPoll, news)
 	}
-	v := m.keeper.View()
+	v := m.viewToGive()
 	if v.Map == nil {
 		return nil, cluster.Errorf(cluster.CodeNoMap, "this node holds no candidate map")
 	}
-	return m.localView(v, true), nil
+	return m.localView(v, nil), nil
+}
+
+// viewToGive returns the view in force, which masterd is about to get. Apply
+// looks after a map came into force whether masterd may act; so what is noted
+// here is seen there, or the newer map is seen here.
+func (m *member) viewToGive() *candmap.View {
+	for {
+		v := m.keeper.View()
+		if m.candidate(v) {
+			m.masterd.mayAct()
+		}
+		if m.keeper.View() == v {
+			return v
+		}
+	}
 }

@@ -45,3 +45,38 @@ func TestG7MasterdIsNotToldToForget(t *testing.T) {
 		t.Errorf("with its key again: %s, %v", v.Cluster, err)
 	}
 }
+
+// TestG4MasterdIsToldInTime: an acknowledgement waits for a masterd that may act
+// for a candidate, as far as noded knows.
+func TestG4MasterdIsToldInTime(t *testing.T) {
+	t.Parallel()
+	w, _ := founded(t)
+	h := joined(t, w)
+	id := h.member().id.Node
+	silent := func() { h.masterd.setFail(func(string) error { return errLost }) }
+	problems := func(what string, want int) {
+		t.Helper()
+		if ack := w.mustPush(id); len(ack.Problems) != want {
+			t.Errorf("%s: problems %q, want %d", what, ack.Problems, want)
+		}
+	}
+	h.poll("masterd knows that it has nothing to do", h.member().masterd.idle)
+	w.promote(h, false)
+	silent()
+	problems("promoted, masterd fails", 1)
+	w.demote(id)
+	problems("demoted, masterd never confirmed", 1)
+	h.masterd.setFail(nil)
+	h.poll("masterd is told at last", func() bool { return len(w.mustPush(id).Problems) == 0 && h.member().masterd.idle() })
+
+	// It asked by itself, and may act by what it got.
+	w.promote(h, false)
+	problems("promoted", 0)
+	var v rpc.LocalViewReply
+	if err := h.local.Do(t.Context(), http.MethodGet, rpc.LocalView, nil, &v); err != nil {
+		t.Fatal(err)
+	}
+	silent()
+	w.demote(id)
+	problems("demoted, masterd fails", 1)
+}

@@ -66,6 +66,7 @@ type member struct {
 	undone   atomic.Bool   // calls of a revoked peer still ran at the last look
 	heard    atomic.Bool   // the map has been fresh in this run
 	serial   atomic.Uint64
+	followed atomic.Pointer[followed] // nil: all of SSH's files are to be looked at
 	began    time.Time
 }
 
@@ -151,8 +152,8 @@ func (m *member) openKeeper() error {
 	m.store = store
 	m.keeper, err = candmap.NewKeeper(candmap.KeeperConfig{
 		Cluster: m.id.Cluster, Store: store, Clocks: m.cfg.clocks(), Effects: m, Log: m.log.Named("map"),
-		OnChange: func(*candmap.View) { m.changed() },
-		OnStale:  func(stale bool) { m.auditStale(stale); m.changed() },
+		Provides: m.candidate, OnChange: func(*candmap.View) { m.changed() },
+		OnStale: func(stale bool) { m.auditStale(stale); m.changed() },
 		OnFork: func(f *candmap.ForkError) {
 			m.auditFork(f)
 			m.log.Error("attack: two signed maps of one version", zap.Error(f))
@@ -221,6 +222,7 @@ func (m *member) run(ctx context.Context) error {
 	g.Go("gossip", m.gossip.Run)
 	g.Go("gossip key", m.followGossipKey)
 	g.Go("ssh", m.maintainSSH)
+	g.Go("ssconf", m.followFacts)
 	if m.watch != nil {
 		g.Go("file watch", m.watch.Run)
 	}

@@ -40,7 +40,7 @@ func (d *Daemon) serveRecover(ctx context.Context, r *rpc.RecoverRequest) (any, 
 		return nil, err
 	}
 	reply.From, reply.FromHash, reply.Recovery = held.At(), held.Map.Hash, held.Map.Recovery
-	made, err := d.masterd.revive(ctx, rpc.ReviveRequest{View: m.localView(held, true), RecoverRequest: *r})
+	made, err := d.masterd.revive(ctx, rpc.ReviveRequest{View: m.localView(held, nil), RecoverRequest: *r})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"sync"
 	"time"
 
@@ -39,6 +40,7 @@ type sshFiles struct {
 	problem    error
 	former     []cluster.SSHKey  // of candidates that lost the role in this run
 	derived    map[string]string // what was written last, by file
+	madeFrom   *clientFacts      // what that was made from; nil: it may not be right
 	repairs    repairs
 	repairsAll int
 	refusals   []string // why sshd lets nobody in
@@ -195,8 +197,9 @@ func (s *sshFiles) note(r sshkeys.Report) {
 }
 
 // derive writes what helps ssh to reach the other nodes: their host keys, and
-// the drop-in. Both are rebuilt at start.
-func (s *sshFiles) derive(ctx context.Context, v *candmap.View) error {
+// the drop-in. Both are rebuilt at start. With check the files are looked at;
+// without it only what they are made of, which role changes leave as it is.
+func (s *sshFiles) derive(ctx context.Context, v *candmap.View, check bool) error {
 	if v.Roster == nil {
 		return nil
 	}
@@ -212,11 +215,33 @@ func (s *sshFiles) derive(ctx context.Context, v *candmap.View) error {
 	if !wantsSSH(v) {
 		return s.underiveLocked(set, v.Map.Cluster)
 	}
-	hosts := hostsOf(v.Roster)
-	block, blockErr := sshkeys.KnownHostsBlock(v.Map.Cluster, hosts)
+	from, fromErr := s.clientFacts(set, v)
+	if !check && fromErr == nil && reflect.DeepEqual(s.madeFrom, &from) {
+		return nil
+	}
+	block, blockErr := sshkeys.KnownHostsBlock(v.Map.Cluster, from.hosts)
 	report, err := set.known.Apply(block)
 	s.wroteDerived(set.known.Path, string(block.Bytes()), report.Changed, err)
-	return errors.Join(blockErr, err, s.dropIn(set, hosts))
+	err = errors.Join(fromErr, blockErr, err, s.dropIn(from))
+	if s.madeFrom = nil; err == nil {
+		s.madeFrom = &from
+	}
+	return err
+}
+
+// clientFacts are what ssh's client files are made of.
+type clientFacts struct {
+	hosts  []sshkeys.Host
+	config sshkeys.ClientConfig
+}
+
+func (s *sshFiles) clientFacts(set *sshSettings, v *candmap.View) (clientFacts, error) {
+	c := sshkeys.ClientConfig{LocalUser: set.account.Name, User: set.account.Name, KnownHosts: set.known.Path, Bind: s.bind}
+	files, memory, err := s.held.identities(s.self.Node)
+	if c.Identities = files; memory {
+		c.Agent = s.at.SSHAgentSock()
+	}
+	return clientFacts{hostsOf(v.Roster), c}, err
 }
 
 // wroteDerived notes what a derived file holds now. If that is what it should
@@ -242,14 +267,8 @@ func hostsOf(r *candmap.Roster) []sshkeys.Host {
 	return hosts
 }
 
-func (s *sshFiles) dropIn(set *sshSettings, hosts []sshkeys.Host) error {
-	c := sshkeys.ClientConfig{LocalUser: set.account.Name, User: set.account.Name, KnownHosts: set.known.Path, Bind: s.bind}
-	files, memory, keysErr := s.held.identities(s.self.Node)
-	if c.Identities = files; memory {
-		c.Agent = s.at.SSHAgentSock()
-	}
-	text, renderErr := c.Render(hosts)
-	renderErr = errors.Join(keysErr, renderErr)
+func (s *sshFiles) dropIn(from clientFacts) error {
+	text, renderErr := from.config.Render(from.hosts)
 	if text == nil {
 		return renderErr
 	}
@@ -259,7 +278,7 @@ func (s *sshFiles) dropIn(set *sshSettings, hosts []sshkeys.Host) error {
 }
 
 func (s *sshFiles) underiveLocked(set *sshSettings, id cluster.UUID) error {
-	s.derived = nil
+	s.derived, s.madeFrom = nil, nil
 	empty, err := sshkeys.KnownHostsBlock(id, nil)
 	if err == nil {
 		_, err = set.known.Apply(empty)

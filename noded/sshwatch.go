@@ -31,20 +31,21 @@ func newCalm(events <-chan struct{}) *calm {
 // answered is told of each look that found something to put right.
 func (c *calm) answered() { c.next = time.Now().Add(min(c.limit.Reserve().Delay(), answerRate)) }
 
-// wait returns after the time, at news, or after others changed a file.
-func (c *calm) wait(ctx context.Context, every time.Duration, news <-chan struct{}) error {
+// wait returns after the time, at news, or after others changed a file; news
+// reports whether nothing but news ended it.
+func (c *calm) wait(ctx context.Context, every time.Duration, ring <-chan struct{}) (news bool, err error) {
 	timer := time.NewTimer(every)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
-	case <-news:
-		return nil
+		return false, nil
+	case <-ring:
+		return true, nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return false, context.Cause(ctx)
 	case <-c.events:
 	}
-	return c.settle(ctx)
+	return false, c.settle(ctx)
 }
 
 // settle waits until nothing happens any more, and until it is time to answer.

@@ -91,7 +91,7 @@ func TestCalm(t *testing.T) {
 		c := newCalm(events)
 		wait := func() time.Duration {
 			began := time.Now()
-			if err := c.wait(t.Context(), sshRound, nil); err != nil {
+			if _, err := c.wait(t.Context(), sshRound, nil); err != nil {
 				t.Fatal(err)
 			}
 			return time.Since(began)
