@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"rolekey/cluster"
 )
 
 // TestRollingUpgrade upgrades the nodes of a living cluster one by one while
@@ -31,7 +33,8 @@ func TestRollingUpgrade(t *testing.T) {
 		}
 	}
 	load.stop()
-	c.await("feature level 2", func() error { return c.level(2) })
+	c.await("the newest feature level", func() error { return c.level(cluster.FeatureLevel) })
+	c.wants("gnt-cluster", "modify", "--ssh-key-type", "ecdsa") // needs the newest level, and noded of every candidate
 	c.wants("gnt-cluster", "modify", "--candidate-pool-size", "4")
 	c.wants("gnt-cluster", "add-tags", "upgraded")
 	c.await("the cluster's name on every node", c.settingsEverywhere)
