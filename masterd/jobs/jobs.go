@@ -155,6 +155,7 @@ type run struct {
 	op     int
 	dry    bool        // the opcode only says what it would do
 	keep   bool        // the opcode leaves the shared SSH key as it is
+	remote bool        // the opcode came over RAPI
 	idle   *hooks.Idle // of the opcode's pre phase; nil: an earlier master ran it
 }
 
@@ -199,9 +200,6 @@ func (r *run) all(ctx context.Context) error {
 }
 
 func (r *run) execute(ctx context.Context, raw json.RawMessage) (json.RawMessage, error) {
-	if left := r.left(); left != nil {
-		return r.rest(ctx, left)
-	}
 	var op struct {
 		ID       string `json:"OP_ID"`
 		DryRun   bool   `json:"dry_run"`
@@ -211,13 +209,17 @@ func (r *run) execute(ctx context.Context, raw json.RawMessage) (json.RawMessage
 	if err := json.Unmarshal(raw, &op); err != nil {
 		return nil, errUnreadable
 	}
+	r.remote = op.RAPI
+	if left := r.left(); left != nil {
+		return r.rest(ctx, left)
+	}
 	do, ok := ops[op.ID]
 	if !ok {
 		return nil, &roles.PrereqError{Class: roles.WrongInput, Msg: fmt.Sprintf("Opcode %.64s is not known", op.ID)}
 	}
 	r.dry, r.keep = op.DryRun, op.NoRotate
 	switch {
-	case r.keep && op.RAPI:
+	case r.keep && r.remote:
 		return nil, prereq(roles.WrongState, "Only root on the master may leave the shared SSH key as it is")
 	case r.keep && !r.sharing():
 		return nil, prereq(roles.WrongInput, "There is nothing to be left unrotated: every master candidate has an SSH key of its own")

@@ -50,6 +50,9 @@ func (r *run) rehearse(ctx context.Context, p roles.Plan, results [][2]string) (
 		case roles.StepLeave:
 			r.wouldDo(fmt.Sprintf("tell node %s that it is removed, and change the gossip key", p.Name))
 		case roles.StepPool:
+			if !roles.MayPromote(r.c.State(), r.remote) {
+				continue
+			}
 			r.wouldDo("promote other nodes if the candidate pool lacks some")
 		}
 	}

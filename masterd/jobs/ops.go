@@ -421,9 +421,14 @@ func Remains(node cluster.Name, reply rpc.KeyDestroyReply, err error) error {
 	return nil
 }
 
-// fillPool promotes other nodes to make up for the one that left.
+// fillPool promotes other nodes to make up for the one that left, unless who asks
+// may not promote any.
 func (r *run) fillPool(ctx context.Context, left cluster.NodeID) error {
 	ids, want := roles.PlanPool(r.c.State(), left)
+	if want > 0 && !roles.MayPromote(r.c.State(), r.remote) {
+		r.say(roles.NoPromotionNotice(want).String())
+		want = 0
+	}
 	var promoted []cluster.Name
 	for _, id := range ids {
 		if len(promoted) == want {

@@ -44,6 +44,9 @@ func (a *api) admit(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := mayAdmit(r, s, body); err != nil {
+		return nil, err
+	}
 	if spec.Any() || body.Readd {
 		if err := a.needs(state.LevelSettings); err != nil {
 			return nil, err
@@ -55,6 +58,30 @@ func (a *api) admit(r *http.Request) (any, error) {
 		return nil, a.outOfOffice(err)
 	}
 	return wire.Admitted{Token: res.Token.Encode(), Admission: admissionObject(res.Record), Outlook: outlook(s, body)}, nil
+}
+
+// mayAdmit refuses over the network what would raise privileges there: a node
+// becomes a candidate as it joins, if it may and the pool has room.
+func mayAdmit(r *http.Request, s *state.State, body wire.Admit) error {
+	if callerOf(r).Local {
+		return nil
+	}
+	old, capable := s.NodeByName(body.Name), true
+	if old != nil {
+		capable = old.Flags.MasterCapable
+	}
+	if m := body.MasterCapable; m != nil {
+		if old != nil && *m != capable && !s.Params.MasterCapabilityRAPIModifiable {
+			return cluster.Errorf(cluster.CodeForbidden, "the master_capable flag cannot be changed over RAPI in this cluster").
+				WithHint("on the master, as root: gnt-node add --readd --master-capable, or gnt-cluster modify --master-capability-rapi-modifiable=yes")
+		}
+		capable = *m
+	}
+	if capable && !s.Params.RAPIMayPromote {
+		return cluster.Errorf(cluster.CodeForbidden, "the node would become a master candidate, and RAPI may not promote nodes in this cluster").
+			WithHint(`ask for it with "master_capable": false; or on the master, as root: gnt-node add, or gnt-cluster modify --rapi-may-promote=yes`)
+	}
+	return nil
 }
 
 // admitSpec says whom a request is about, and refuses it in Ganeti's words. That

@@ -130,7 +130,7 @@ func (m *modification) checkRAPI() error {
 	case r.MasterCapable != nil && *r.MasterCapable != m.n.Flags.MasterCapable && !p.MasterCapabilityRAPIModifiable:
 		return refuse(WrongState, "The master_capable flag cannot be changed over RAPI in this cluster").
 			withHint("On the master, as root: gnt-node modify --master-capable, or gnt-cluster modify --master-capability-rapi-modifiable=yes")
-	case p.RAPIMayPromote:
+	case MayPromote(m.s, true):
 		return nil
 	case is(r.MasterCandidate, true) && !m.n.Flags.MasterCandidate, r.adjustsPool():
 		return refuse(WrongState, "RAPI may not promote nodes to master candidates in this cluster").
@@ -176,7 +176,7 @@ func (m *modification) promoteSelf() {
 	if !after.MasterCapable || after.Drained || after.Offline {
 		return
 	}
-	if r.RAPI && !m.s.Params.RAPIMayPromote {
+	if !MayPromote(m.s, r.RAPI) {
 		m.messages = append(m.messages, info("Not promoting the node to master candidate: RAPI may not promote nodes in this cluster"))
 		return
 	}

@@ -24,11 +24,23 @@ func CheckParams(s *state.State, c state.ParamsPatch, rapi bool) error {
 		return refuse(WrongState, "rapi_may_promote, master_capability_rapi_modifiable, ssh_reach and the other settings of SSH, policy and the cluster address cannot be changed over RAPI").
 			withHint("On the master, as root: gnt-cluster modify")
 	}
+	if rapi && raisesPower(s, c) {
+		return refuse(WrongState, "Over RAPI the leases cannot be made longer, and the candidate pool not larger where RAPI may not promote nodes").
+			withHint("On the master, as root: gnt-cluster modify")
+	}
 	if ssh && s.FeatureLevel < state.LevelSSH {
 		return refuse(WrongState, "Changing the settings of SSH needs feature level %d, and the cluster is at level %d", state.LevelSSH, s.FeatureLevel).
 			withHint("Upgrade rolekey on all nodes; gnt-cluster info shows the level")
 	}
 	return nil
+}
+
+// raisesPower reports whether a change lets a node that loses its role keep its
+// power for longer, or makes nodes candidates that RAPI may not promote.
+func raisesPower(s *state.State, c state.ParamsPatch) bool {
+	p := s.Params
+	return c.LeaseSeconds != nil && *c.LeaseSeconds > p.LeaseSeconds || c.SSHLeaseSeconds != nil && *c.SSHLeaseSeconds > p.SSHLeaseSeconds ||
+		c.CandidatePoolSize != nil && *c.CandidatePoolSize > p.CandidatePoolSize && !MayPromote(s, true)
 }
 
 // ParamsNotices say what a change of parameters means for the cluster's
@@ -47,6 +59,9 @@ func ParamsNotices(old, next state.Params) []Message {
 	out = append(out, sshNotices(old, next)...)
 	if !old.RAPIMayPromote && next.RAPIMayPromote {
 		out = append(out, warning("A RAPI user who may write can make any master capable node a candidate, which holds root's keys"))
+	}
+	if old.RAPIMayPromote && !next.RAPIMayPromote {
+		out = append(out, info("Admission strings that were made over RAPI so far may still lead to a candidate: gnt-node tokens list, gnt-node tokens revoke"))
 	}
 	if !old.MasterCapabilityRAPIModifiable && next.MasterCapabilityRAPIModifiable {
 		out = append(out, warning("A RAPI user who may write can make any node master capable"))

@@ -68,6 +68,15 @@ func PlanPool(s *state.State, except ...cluster.NodeID) (candidates []cluster.No
 	return append(candidates, late...), want
 }
 
+// MayPromote reports whether who asks may have nodes promoted: over RAPI alone
+// nobody does, where the cluster does not allow it.
+func MayPromote(s *state.State, rapi bool) bool { return !rapi || s.Params.RAPIMayPromote }
+
+// NoPromotionNotice is the line in the log of a job that must not fill the pool.
+func NoPromotionNotice(lacking int) Message {
+	return info("Not promoting other nodes, of which the candidate pool lacks %d: RAPI may not promote nodes in this cluster", lacking)
+}
+
 // PromotedNotice is the line in a job's log that names the nodes that the pool
 // took in.
 func PromotedNotice(names []cluster.Name) Message {
