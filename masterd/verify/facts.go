@@ -20,7 +20,7 @@ import (
 // them, and checks it. A node of an earlier release does not know the question.
 func (c *check) facts(ctx context.Context) {
 	c.section("Verifying files and neighbourhood of nodes")
-	found := c.askFacts(ctx)
+	found := c.settledFacts(ctx)
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		f, ok := found[n.UUID]
 		if !ok {
@@ -36,7 +36,44 @@ func (c *check) facts(ctx context.Context) {
 	c.software()
 }
 
-func (c *check) askFacts(ctx context.Context) map[cluster.NodeID]rpc.NodeFacts {
+// Nodes write derived files soon after they enforce a map: files that differ are
+// looked at again.
+const (
+	filesTries = 4
+	filesPause = 300 * time.Millisecond
+)
+
+// settledFacts asks until the nodes' files are alike, or it is clear that they
+// are not.
+func (c *check) settledFacts(ctx context.Context) map[cluster.NodeID]rpc.NodeFacts {
+	for try := 1; ; try++ {
+		found, failed := c.askFacts(ctx)
+		if try == filesTries || alike(found) {
+			c.tellFailed(failed)
+			return found
+		}
+		select {
+		case <-time.After(filesPause):
+		case <-ctx.Done():
+			return found
+		}
+	}
+}
+
+func alike(found map[cluster.NodeID]rpc.NodeFacts) bool {
+	var first map[string]cluster.Digest
+	for _, f := range found {
+		if first == nil {
+			first = f.Files
+		}
+		if !maps.Equal(first, f.Files) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *check) askFacts(ctx context.Context) (map[cluster.NodeID]rpc.NodeFacts, map[cluster.NodeID]error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	req := rpc.FactsRequest{Keys: []cluster.SSHKey{}}
@@ -63,6 +100,10 @@ func (c *check) askFacts(ctx context.Context) map[cluster.NodeID]rpc.NodeFacts {
 		})
 	})
 	wg.Wait()
+	return found, failed
+}
+
+func (c *check) tellFailed(failed map[cluster.NodeID]error) {
 	c.answered(func(n *state.Node, _ rpc.NodeState) {
 		switch err := failed[n.UUID]; {
 		case err == nil:
@@ -72,7 +113,6 @@ func (c *check) askFacts(ctx context.Context) map[cluster.NodeID]rpc.NodeFacts {
 			c.node(n, CodeNodeRPC, "while asking for its files: %v", err)
 		}
 	})
-	return found
 }
 
 // copies reports root's private keys that lie where nobody but somebody's cp
