@@ -26,6 +26,8 @@ func Cancelable(s *state.State, id int64) error {
 	switch j := s.Jobs[id]; {
 	case j == nil:
 		return cluster.Errorf(cluster.CodeNotFound, "Job %d not found", id)
+	case !j.Status.Ended() && Renews(j): // it goes back to what was, while that can be done
+		return nil
 	case j.Status.Ended() || changedSomething(j):
 		return cluster.Errorf(cluster.CodeConflict, "Job %d is no longer waiting in the queue", id)
 	}

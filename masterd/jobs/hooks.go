@@ -31,6 +31,9 @@ var hookOps = map[string]func(s *state.State, op opHook, n *state.Node) hooks.Op
 	OpClusterSet: func(s *state.State, _ opHook, _ *state.Node) hooks.Op {
 		return hooks.OnMaster(s, rpc.HookClusterModify)
 	},
+	OpClusterRenew: func(s *state.State, _ opHook, _ *state.Node) hooks.Op {
+		return hooks.OnMaster(s, rpc.HookClusterRenew)
+	},
 	OpClusterRename: func(s *state.State, op opHook, _ *state.Node) hooks.Op {
 		o := hooks.OnMaster(s, rpc.HookClusterRename)
 		if name, err := cluster.ParseName(op.Name); err == nil {

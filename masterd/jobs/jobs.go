@@ -169,6 +169,7 @@ type resume struct {
 
 	Retire []cluster.SSHKey `json:"retire,omitempty"` // that stepRoll takes away
 	Now    bool             `json:"now,omitempty"`    // it does so without delay
+	Renew  *renewal         `json:"renew,omitempty"`  // of OpClusterRenew
 
 	voters []cluster.NodeID // the map's voters after a loss; nil: they stay
 }

@@ -45,6 +45,7 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpClusterRename:      clusterRename,
 	OpClusterKeys:        clusterKeys,
 	OpClusterRedist:      clusterRedist,
+	OpClusterRenew:       clusterRenew,
 }
 
 // How long a promotion waits for raft to forget a node's former life.
@@ -349,7 +350,13 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 	for _, step := range left.Steps {
 		var err error
 		switch step.Kind {
+		case stepRenewCA, stepRenewCerts, stepRenewSigning, stepRenewGossip, stepRenewRAPI:
+			failed = errors.Join(failed, r.renewOne(ctx, left, step.Kind, failed))
 		case stepRoll:
+			if left.Renew != nil {
+				failed = errors.Join(failed, r.renewOne(ctx, left, step.Kind, failed))
+				break
+			}
 			failed = errors.Join(failed, r.roll(ctx, left))
 		case roles.StepKeysInstall:
 			err = r.install(ctx, left)

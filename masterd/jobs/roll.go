@@ -25,7 +25,8 @@ const stepRoll roles.StepKind = "ssh-roll"
 type roll struct {
 	*run
 	left   *resume
-	shared *cluster.SSHKey // that all are to have; nil: each its own, or none at all
+	old    []cluster.SSHKey // that must go
+	shared *cluster.SSHKey  // that all are to have; nil: each its own, or none at all
 	fresh  map[cluster.NodeID]cluster.SSHKey
 	missed map[cluster.NodeID]error
 }
@@ -50,13 +51,16 @@ func (r *run) roll(ctx context.Context, left *resume) error {
 	if s.FeatureLevel < state.LevelSSH {
 		return nil
 	}
-	g := &roll{run: r, left: left, fresh: map[cluster.NodeID]cluster.SSHKey{}, missed: map[cluster.NodeID]error{}}
+	g := &roll{run: r, left: left, old: left.retires(s), fresh: map[cluster.NodeID]cluster.SSHKey{}, missed: map[cluster.NodeID]error{}}
 	if s.Params.SSHSetup {
 		if err := g.prepare(ctx); err != nil {
 			return fmt.Errorf("the SSH keys of the master candidates are not replaced yet, and the master tries again: %w", err)
 		}
 	}
 	for _, phase := range []func(context.Context) error{g.overlap, g.retire, g.forget} {
+		if g.mayGoBack() {
+			return g.goBack(ctx)
+		}
 		if err := phase(ctx); err != nil {
 			return fmt.Errorf("the SSH keys of the master candidates are not all replaced yet, and the master tries again: %w", err)
 		}
@@ -110,7 +114,7 @@ func (g *roll) chooseShared(ctx context.Context) error {
 	spec := s.Params.SSH().KeySpec()
 	if len(s.Shared) > 0 {
 		k := s.Shared[len(s.Shared)-1].Public
-		if sshkeys.IsOf(k, spec) && !roles.HasSSHKey(g.left.Retire, k) {
+		if sshkeys.IsOf(k, spec) && !roles.HasSSHKey(g.old, k) {
 			g.shared = &k
 			return nil
 		}
@@ -131,7 +135,7 @@ func (g *roll) chooseShared(ctx context.Context) error {
 // ask has one candidate hold its new key.
 func (g *roll) ask(ctx context.Context, s *state.State, n *state.Node) (key cluster.SSHKey, err error) {
 	req := KeyRequest(s, n, n.Certs.Candidate)
-	req.SSHKey = sshOrder(s, g.shared, g.left.Retire)
+	req.SSHKey = sshOrder(s, g.shared, g.avoids(n))
 	keys, err := AskKeys(ctx, patient{g.c, notYet}, s, n, req)
 	if err == nil {
 		err = checkSSH(n, req.SSHKey, keys.SSH)
@@ -139,7 +143,19 @@ func (g *roll) ask(ctx context.Context, s *state.State, n *state.Node) (key clus
 	if err != nil {
 		return key, err
 	}
+	if g.left.Renew != nil && slices.Contains(g.left.Renew.SSH, blobDigest(keys.SSH[0])) {
+		return key, fmt.Errorf("node %s answers with the SSH key that it had before", n.Name)
+	}
 	return keys.SSH[0], nil
+}
+
+// avoids are the keys that a node must not go on with: of those that must go
+// the ones that it may have.
+func (g *roll) avoids(n *state.Node) []cluster.SSHKey {
+	if g.left.Renew == nil {
+		return g.old
+	}
+	return slices.DeleteFunc(slices.Clone(n.Keys.SSH), func(k cluster.SSHKey) bool { return !roles.HasSSHKey(g.old, k) })
 }
 
 // dropCopies leaves out keys that a node claims and another one has: no map may
@@ -182,6 +198,9 @@ func (g *roll) overlap(ctx context.Context) error {
 		case <-time.After(overlapPause):
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if g.mayGoBack() {
+			return nil
 		}
 		if spread.Done == spread.All {
 			continue
@@ -265,7 +284,7 @@ func (g *roll) final(s *state.State, n *state.Node) []cluster.SSHKey {
 	if key, ok := g.key(n); ok {
 		return []cluster.SSHKey{key}
 	}
-	return roles.WithoutSSHKeys(n.Keys.SSH, append(roles.SharedSSHKeys(s), g.left.Retire...))
+	return roles.WithoutSSHKeys(n.Keys.SSH, append(roles.SharedSSHKeys(s), g.old...))
 }
 
 // forget drops shared keys that the map does not list any more.

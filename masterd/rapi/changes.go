@@ -46,7 +46,7 @@ func (op opcode) MarshalJSON() ([]byte, error) {
 // release, who may be the one to carry it out, does not know it or would
 // overlook a part of it.
 func (op opcode) level() int {
-	if m, ok := op.Fields.(wire.ClusterModify); op.ID == opAcceptHostKeys || op.NoRotate || ok && m.SSHKeys() {
+	if m, ok := op.Fields.(wire.ClusterModify); op.ID == opAcceptHostKeys || op.ID == opRenew || op.NoRotate || ok && m.SSHKeys() {
 		return state.LevelSSH
 	}
 	if op.DryRun || op.Tags != nil || op.Fields != nil || op.NodeModify != nil && op.Moves() {

@@ -19,8 +19,8 @@ func onlyLocal(r *http.Request) error {
 	if callerOf(r).Local {
 		return nil
 	}
-	return cluster.Errorf(cluster.CodeForbidden, "users and administrators of the remote API are not changed over the remote API").
-		WithHint("on the master, as root: gnt-cluster rapi-user, gnt-cluster admin")
+	return cluster.Errorf(cluster.CodeForbidden, "users, administrators and the certificate of the remote API are not changed over the remote API").
+		WithHint("on the master, as root: gnt-cluster rapi-user, gnt-cluster admin, gnt-cluster renew-crypto --rapi-certificate")
 }
 
 // change commits a change that is no job.

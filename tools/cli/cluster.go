@@ -28,7 +28,7 @@ func Cluster(a *app) *cobra.Command {
 		a.failoverCommand(), a.masterPingCommand(), a.evictCommand(),
 		a.recoverCommand(), a.backupCommand(), a.restoreCommand(), a.commandCommand(), a.copyfileCommand(), a.sshCommand(),
 	)
-	cmd.AddCommand(a.rapiUserCommand(), a.adminCommand())
+	cmd.AddCommand(a.rapiUserCommand(), a.adminCommand(), a.renewCommand())
 	cmd.AddCommand(a.clusterTagCommands()...)
 	return cmd
 }
