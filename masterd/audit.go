@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"rolekey/cluster"
 	"rolekey/internal/audit"
@@ -15,6 +16,11 @@ import (
 
 // Reload opens the audit log anew: it may have been renamed.
 func (d *Daemon) Reload() { d.audit.Reopen() }
+
+// Audit implements rapi.Backend.
+func (d *Daemon) Audit(lines int, since time.Time) ([]json.RawMessage, bool, error) {
+	return audit.Tail(d.cfg.Paths.MasterdAudit(), lines, since)
+}
 
 // nodeName is what the audit calls this machine: the node's name, or the
 // machine's own when it is in no cluster.

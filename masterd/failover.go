@@ -33,20 +33,29 @@ const (
 	electionLook = 5 * time.Millisecond
 )
 
+// Failover implements rapi.Backend.
+func (d *Daemon) Failover(ctx context.Context, to string, by audit.Caller) (rpc.FailoverReply, error) {
+	return d.moveMaster(audit.WithCaller(ctx, by), to)
+}
+
 // failover moves the master role: to this node, or from it to another one.
 func (d *Daemon) failover(ctx context.Context, r *rpc.FailoverRequest) (any, error) {
+	return d.moveMaster(ctx, r.To)
+}
+
+func (d *Daemon) moveMaster(ctx context.Context, to string) (rpc.FailoverReply, error) {
 	m, err := d.running()
 	if err != nil {
-		return nil, err
+		return rpc.FailoverReply{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, failoverLimit)
 	defer cancel()
 	began := time.Now()
 	f := &failover{m: m}
-	if r.To == "" {
+	if to == "" {
 		err = f.takeOver(ctx)
 	} else {
-		err = f.handOver(ctx, r.To)
+		err = f.handOver(ctx, to)
 	}
 	f.reply.Version = m.keeper.View().At()
 	m.log.Info("master failover", zap.String("to", string(f.reply.Master)), zap.String("from", string(f.reply.Previous)),

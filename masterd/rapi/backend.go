@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/masterd/state"
 	"rolekey/pki"
 	"rolekey/rpc"
@@ -38,6 +39,11 @@ type Backend interface {
 	Admit(ctx context.Context, spec AdmitSpec) (AdmitResult, error)
 	// RevokeAdmission makes an admission string worthless.
 	RevokeAdmission(ctx context.Context, id cluster.UUID, actor, request string) error
+	// Failover makes another candidate the master, and returns when that is in
+	// office.
+	Failover(ctx context.Context, to string, by audit.Caller) (rpc.FailoverReply, error)
+	// Audit returns the end of this node's audit log, as audit.Tail does.
+	Audit(lines int, since time.Time) (list []json.RawMessage, more bool, err error)
 	// Nodes tells what each node last confirmed to this master.
 	Nodes() []NodeStatus
 	// Inspect asks a node now.

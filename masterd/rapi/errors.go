@@ -49,8 +49,8 @@ var reasons = map[int]cluster.Code{
 // escape does what Python's html.escape does.
 var escape = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "'", "&#x27;")
 
-// writeError answers with a refusal. Whoever may ask here may know why.
-func writeError(w http.ResponseWriter, err error) {
+// errorBody words a refusal. Whoever may ask here may know why.
+func errorBody(err error) wire.Error {
 	body := wire.Error{Code: http.StatusInternalServerError, Message: err.Error(), Reason: cluster.CodeInternal}
 	var coded *cluster.Error
 	var plain *statusError
@@ -62,6 +62,10 @@ func writeError(w http.ResponseWriter, err error) {
 		body.Hint, body.Node = coded.Hint, coded.Node
 	}
 	body.Message, body.Explain = escape.Replace(body.Message), explanations[body.Code]
+	return body
+}
+
+func writeError(w http.ResponseWriter, body wire.Error) {
 	if body.Code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Basic realm="Ganeti Remote API"`)
 	}

@@ -13,6 +13,7 @@ import (
 
 // gate stands before every path.
 type gate struct {
+	b        Backend
 	identify func(*http.Request) (Caller, error)
 	record   func(audit.Event)
 }
@@ -31,7 +32,7 @@ func (g *gate) of(needed cluster.Permission, h handler) http.Handler {
 		}
 		g.note(r, id, err)
 		if err != nil {
-			writeError(w, err)
+			g.refuse(w, err)
 			return
 		}
 		if r.Method != http.MethodGet {
@@ -43,11 +44,20 @@ func (g *gate) of(needed cluster.Permission, h handler) http.Handler {
 			p, err = prepare(out)
 		}
 		if err != nil {
-			writeError(w, err)
+			g.refuse(w, err)
 			return
 		}
 		p.write(w, r)
 	})
+}
+
+// refuse answers with a refusal, which tells where the master is.
+func (g *gate) refuse(w http.ResponseWriter, err error) {
+	body := errorBody(err)
+	if body.Reason == cluster.CodeNotMaster {
+		body.MasterURL = masterURL(g.b, body.Node)
+	}
+	writeError(w, body)
 }
 
 func answer(h handler, r *http.Request) (any, error) {

@@ -39,7 +39,7 @@ func NewRemote(b Backend, now func() time.Time, identify func(*http.Request) (Ca
 
 func serve(a *api, identify func(*http.Request) (Caller, error), record func(audit.Event)) http.Handler {
 	r := mux.NewRouter().SkipClean(true)
-	gate := &gate{identify: identify, record: record}
+	gate := &gate{b: a.b, identify: identify, record: record}
 	// Who is nobody shall not learn which paths there are.
 	r.NotFoundHandler = gate.of(cluster.PermissionRead, handler(func(*http.Request) (any, error) { return nil, errNotFound }))
 	r.MethodNotAllowedHandler = gate.of(cluster.PermissionRead, handler(unsupported))
@@ -112,6 +112,8 @@ func (a *api) routes() []route {
 		{"POST", "/2/jobs/archive", a.archive, ""},
 		{"GET", "/2/map", a.clusterMap, ""},
 		{"POST", "/2/verify", a.verify, ""},
+		{"POST", "/2/failover", a.failover, admin},
+		{"GET", "/2/audit", a.audit, admin},
 		{"GET", "/2/admissions", a.admissions, admin},
 		{"POST", "/2/admissions", a.admit, admin},
 		{"DELETE", "/2/admissions/{id}", a.revoke, admin},
@@ -132,9 +134,13 @@ var notOurs = []string{
 	"/2/os", "/2/filters", "/2/filters/{rest:.*}", "/2/nodes/{node}/{what:powercycle|evacuate|migrate|storage}", "/2/nodes/{node}/storage/{rest:.*}",
 }
 
-// features are those that Ganeti's client asks for before it sends what we do
-// not serve.
-var features = []string{"node-migrate-reqv1", "instance-create-reqv1", "instance-reinstall-reqv1", "node-evac-res1"}
+// features are Ganeti's, which its client asks for before it sends what we do not
+// serve, and names of what we have beyond Ganeti.
+var features = []string{
+	"node-migrate-reqv1", "instance-create-reqv1", "instance-reinstall-reqv1", "node-evac-res1",
+	"rolekey-admissions", "rolekey-node-remove", "rolekey-node-rename", "rolekey-node-state", "rolekey-map", "rolekey-verify",
+	"rolekey-failover", "rolekey-job-archive", "rolekey-queue", "rolekey-audit",
+}
 
 func nothing(*http.Request) (any, error) { return nil, nil }
 

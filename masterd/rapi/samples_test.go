@@ -87,7 +87,7 @@ func sampleCluster(t *testing.T) *bench {
 var samplePaths = map[string]string{"/2/jobs/101": "/2/jobs/1", "/2/jobs/100": "/2/jobs/2"}
 
 // same lists the samples whose body is the same here.
-var same = []string{"2.txt", "root.txt", "version.txt", "features.txt", "node-role.txt", "nodes.txt", "job-404.txt"}
+var same = []string{"2.txt", "root.txt", "version.txt", "node-role.txt", "nodes.txt", "job-404.txt"}
 
 func TestGanetiSamples(t *testing.T) {
 	for _, s := range samples(t) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rolekey/cluster"
 	"rolekey/masterd/rapi/wire"
 	"rolekey/rpc"
 )
@@ -63,12 +64,9 @@ func (a *app) failover(ctx context.Context, to string) error {
 			return err
 		}
 	}
-	masterd := a.client.masterd()
-	defer masterd.Close()
-	var r rpc.FailoverReply
-	err := masterd.Do(ctx, http.MethodPost, rpc.LocalFailover, rpc.FailoverRequest{To: to}, &r)
+	r, err := a.client.failover(ctx, to)
 	if err != nil {
-		return a.client.explained(ctx, err)
+		return err
 	}
 	if a.asJSON {
 		return a.printJSON(r)
@@ -80,8 +78,27 @@ func (a *app) failover(ctx context.Context, to string) error {
 	return nil
 }
 
+func (c *client) failover(ctx context.Context, to string) (r rpc.FailoverReply, err error) {
+	if c.remote {
+		var done wire.FailoverDone
+		err = c.call(ctx, http.MethodPost, "/2/failover", wire.Failover{To: to}, &done)
+		r.Master, r.Previous, r.Steps = done.Master, done.Previous, done.Steps
+		r.Version = cluster.Version{Epoch: done.MapEpoch, Version: done.MapVersion}
+		return r, err
+	}
+	masterd := c.masterd()
+	defer masterd.Close()
+	if err = masterd.Do(ctx, http.MethodPost, rpc.LocalFailover, rpc.FailoverRequest{To: to}, &r); err != nil {
+		err = c.explained(ctx, err)
+	}
+	return r, err
+}
+
 // mayTakeOver refuses, in Ganeti's words, what the local daemons would refuse.
 func (a *app) mayTakeOver(ctx context.Context) error {
+	if a.client.remote {
+		return usage("over the remote API, say which candidate is to be the master: --to NODE")
+	}
 	s, err := a.client.nodeStatus(ctx)
 	switch {
 	case err != nil:

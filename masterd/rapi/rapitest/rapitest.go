@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rolekey/cluster"
+	"rolekey/internal/audit"
 	"rolekey/internal/paths"
 	"rolekey/masterd/jobs"
 	"rolekey/masterd/rapi"
@@ -35,6 +36,8 @@ type Backend struct {
 	OnRefuse  func()
 	// Inspected is what Inspect answers; a node that is not in it is silent.
 	Inspected map[cluster.NodeID]rpc.NodeState
+	// AuditLog is the file that Audit reads.
+	AuditLog string
 
 	mu        sync.Mutex
 	lab       *statetest.Lab
@@ -211,6 +214,25 @@ func (b *Backend) Admit(_ context.Context, spec rapi.AdmitSpec) (rapi.AdmitResul
 func (b *Backend) RevokeAdmission(_ context.Context, id cluster.UUID, _, _ string) error {
 	_, err := b.try(state.KindAdmissionRevoke, state.AdmissionRevoke{ID: id})
 	return err
+}
+
+// Failover implements rapi.Backend. The office stays where it is: only the answer
+// says otherwise.
+func (b *Backend) Failover(_ context.Context, to string, by audit.Caller) (rpc.FailoverReply, error) {
+	s, err := b.State()
+	if err != nil {
+		return rpc.FailoverReply{}, err
+	}
+	n := rapi.Find(s, to)
+	if n == nil || by.Actor == "" || by.RequestID == "" {
+		return rpc.FailoverReply{}, cluster.Errorf(cluster.CodeNotFound, "Node '%s' not known", to)
+	}
+	return rpc.FailoverReply{Master: n.Name, Previous: b.Self(), Version: s.Head().Version}, nil
+}
+
+// Audit implements rapi.Backend.
+func (b *Backend) Audit(lines int, since time.Time) ([]json.RawMessage, bool, error) {
+	return audit.Tail(b.AuditLog, lines, since)
 }
 
 // Nodes implements rapi.Backend.

@@ -20,6 +20,8 @@ type Error struct {
 	Reason  cluster.Code `json:"reason"` // Rolekey's stable code
 	Hint    string       `json:"hint"`
 	Node    string       `json:"node"` // for not_master: which node is
+
+	MasterURL string `json:"master_url,omitempty"` // where that serves RAPI, by its name
 }
 
 // Map is the candidate map, and how far it has spread.
