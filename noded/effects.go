@@ -47,7 +47,7 @@ func (m *member) Apply(ctx context.Context, next *candmap.View) error {
 	var keysErr, sessionsErr, masterdErr error
 	wg.Go(func() {
 		// In this order: a login that comes between the two fails, or is found.
-		keysErr = m.authorize(ctx, next)
+		keysErr = m.authorize(ctx)
 		sessionsErr = m.logins.settle(ctx)
 	})
 	if m.candidate(next) || !m.masterd.idle() {
@@ -72,9 +72,12 @@ func (m *member) finishRevoke(next *candmap.View) error {
 	return nil
 }
 
-// authorize makes authorized_keys follow a view.
-func (m *member) authorize(ctx context.Context, v *candmap.View) error {
-	t := m.trust()
+// authorize makes authorized_keys follow the view in force, asked for in its
+// turn: of two calls the later one must not write the older view.
+func (m *member) authorize(ctx context.Context) error {
+	m.authorizing.Lock()
+	defer m.authorizing.Unlock()
+	v, t := m.keeper.View(), m.trust()
 	if err := m.ssh.authorize(ctx, v, t); err != nil {
 		m.followed.Store(nil)
 		return fmt.Errorf("authorized_keys does not follow the map: %w", err)
@@ -109,7 +112,7 @@ func (m *member) maintainSSH(ctx context.Context) error {
 	for onlyNews := false; ; {
 		news, repairs := m.news.wait(), m.ssh.repairsMade()
 		v := m.keeper.View()
-		check := !onlyNews || m.followed.Load() == nil
+		check := m.lookNow.Swap(false) || !onlyNews || m.followed.Load() == nil
 		if v.Map != nil {
 			m.followSSH(ctx, v, check)
 			if m.ssh.repairsMade() != repairs {
@@ -133,7 +136,7 @@ func (m *member) maintainSSH(ctx context.Context) error {
 // are as they were left, and Apply that it has done its part.
 func (m *member) followSSH(ctx context.Context, v *candmap.View, check bool) {
 	if f := m.followed.Load(); check || f == nil || *f != (followed{v, m.keeper.Fresh()}) {
-		if err := m.authorize(ctx, v); err != nil && ctx.Err() == nil {
+		if err := m.authorize(ctx); err != nil && ctx.Err() == nil {
 			m.log.Warn("SSH's files are not up to date", zap.Error(err))
 		}
 	}

@@ -110,7 +110,7 @@ func (d *Daemon) Reload() {
 	d.ssh.forget()
 	d.command.forget()
 	if m := d.current(); m != nil {
-		m.followed.Store(nil)
+		m.lookNow.Store(true)
 		m.news.ring()
 		poke(m.hostsNow)
 	}
