@@ -66,6 +66,9 @@ func newSpawner() (*spawner, error) {
 	return s, nil
 }
 
+// timerSlack is that of the daemons, in nanoseconds, as their units set it.
+const timerSlack = 1_000_000
+
 // forkLoop forks on one thread that never ends: PR_SET_PDEATHSIG fires when
 // the thread that forked ends, and dropping the ambient capabilities of this
 // thread alone keeps them from the daemons.
@@ -74,6 +77,11 @@ func (s *spawner) forkLoop(ready chan<- error) {
 	err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 	if err != nil {
 		err = fmt.Errorf("drop ambient capabilities: %w", err)
+	}
+	if err == nil {
+		if err = unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlack, 0, 0, 0); err != nil {
+			err = fmt.Errorf("set timer slack: %w", err)
+		}
 	}
 	ready <- err
 	for fork := range s.forks {

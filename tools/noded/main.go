@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -127,6 +128,11 @@ func layout(root string) (paths.Layout, error) {
 func serve(ctx context.Context, cfg noded.Config, log io.Writer) error {
 	if err := noded.Harden(); err != nil {
 		return err
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		// The machine is there for other things, and what noded does is short:
+		// to spread it over processors costs more than it gains.
+		runtime.GOMAXPROCS(1)
 	}
 	cfg.Log = newLogger(log, cfg.LogLevel)
 	defer func() { _ = cfg.Log.Sync() }() // stderr may not be syncable
