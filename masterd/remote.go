@@ -25,10 +25,7 @@ const rapiRetry = 5 * time.Second
 // serveRAPI serves RAPI over HTTPS for as long as this node is a candidate. A
 // port that is taken is no reason to stop being one.
 func (m *member) serveRAPI(ctx context.Context) error {
-	logins, err := rapi.NewLogins(m.d.State, m.d.cfg.Now)
-	if err != nil {
-		return err
-	}
+	logins := rapi.NewLogins(m.d.State, m.d.cfg.Now)
 	var addrs []netip.AddrPort
 	for _, a := range m.d.cfg.listenAddresses() {
 		addrs = append(addrs, netip.AddrPortFrom(a, m.self.ports.RAPI))

@@ -40,7 +40,7 @@ type Logins struct {
 	mu     sync.Mutex
 	known  map[[32]byte]time.Time
 	failed map[netip.Prefix]*debt
-	nobody cluster.Secret // a hash that no password fits
+	nobody func() (cluster.Secret, error) // a hash that no password fits
 }
 
 // debt is how much a peer has failed: it sinks by one each failureEvery.
@@ -50,15 +50,15 @@ type debt struct {
 }
 
 // NewLogins makes the logins of a candidate.
-func NewLogins(state func() (*state.State, error), now func() time.Time) (*Logins, error) {
+func NewLogins(state func() (*state.State, error), now func() time.Time) *Logins {
 	l := &Logins{
 		state: state, now: now, slots: make(chan struct{}, checksAtOnce),
 		known: map[[32]byte]time.Time{}, failed: map[netip.Prefix]*debt{},
 	}
 	_, _ = rand.Read(l.secret[:]) // never fails since Go 1.24
-	var err error
-	l.nobody, err = hash("", l.secret[:])
-	return l, err
+	// Made at the first login: a node that was promoted has other work.
+	l.nobody = sync.OnceValues(func() (cluster.Secret, error) { return hash("", l.secret[:]) })
+	return l
 }
 
 // Identify returns who asks. A certificate that is not an administrator's is
@@ -95,7 +95,11 @@ func (l *Logins) byCertificate(s *state.State, r *http.Request) (Caller, error) 
 
 // check returns the user. A wrong name takes as long as a wrong password.
 func (l *Logins) check(ctx context.Context, s *state.State, peer netip.Prefix, name, password string) (*state.RAPIUser, error) {
-	u, kept := s.RAPI.User(name), l.nobody
+	kept, err := l.nobody()
+	if err != nil {
+		return nil, err
+	}
+	u := s.RAPI.User(name)
 	if u != nil {
 		kept = u.Hash
 	}

@@ -37,10 +37,7 @@ func newRemote(t *testing.T, nodes int) *remote {
 	r := &remote{bench: newBench(t, nodes)}
 	r.clock = r.Now()
 	r.Do(state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelRAPI})
-	logins, err := rapi.NewLogins(r.State, func() time.Time { return r.clock })
-	if err != nil {
-		t.Fatal(err)
-	}
+	logins := rapi.NewLogins(r.State, func() time.Time { return r.clock })
 	r.h = rapi.NewRemote(r.Backend, r.Now, logins.Identify, func(e audit.Event) {
 		r.mu.Lock()
 		defer r.mu.Unlock()

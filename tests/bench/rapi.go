@@ -67,10 +67,7 @@ func serveBoth(ctx context.Context) (api, bare string, end func() error, err err
 		return "", "", nil, err
 	}
 	b.Do(state.KindRAPIUser, state.RAPIUserChange{Name: rapiUser, Permission: cluster.PermissionWrite, Hash: hash})
-	logins, err := rapi.NewLogins(b.State, b.Now)
-	if err != nil {
-		return "", "", nil, err
-	}
+	logins := rapi.NewLogins(b.State, b.Now)
 	cert, err := selfIssued()
 	if err != nil {
 		return "", "", nil, err
