@@ -52,6 +52,7 @@ type member struct {
 	step    func(name string) error // where tests make a crash
 	hints   *hints
 	hosts   *hostWatch
+	strange strangeLogins
 	watch   *filewatch.Watcher // of SSH's files; nil: not watched
 
 	news        bell // view, beacon or freshness changed

@@ -21,6 +21,7 @@ func (m *member) routes() {
 	m.server.Handle(rpc.MethodKeyDestroy, m.destroyKey)
 	m.server.Handle(rpc.MethodHooks, m.runHooks)
 	m.server.Handle(rpc.MethodSSHProbe, m.probeSSH)
+	m.server.Handle(rpc.MethodProbe, m.serveProbe)
 }
 
 // localRoutes are the calls on noded's socket, for local root and masterd.

@@ -3,7 +3,6 @@ package noded
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -70,39 +69,14 @@ func (m *member) signers() []ssh.Signer {
 	return append(first, last...)
 }
 
-// probe authenticates to one sshd, which must show one of the host keys that
-// the roster lists.
+// probe authenticates with this node's own keys.
 func probe(ctx context.Context, t rpc.SSHTarget, user string, signers []ssh.Signer, from netip.Addr) error {
-	if len(t.Keys) == 0 {
-		return errors.New("the roster holds no host key of it")
-	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
-	defer cancel()
-	to := netip.AddrPortFrom(t.Address, t.Port)
-	var d net.Dialer
-	if from.IsValid() && from.Is4() == t.Address.Is4() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
-	}
-	raw, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
-	}
-	defer raw.Close()
-	if end, ok := ctx.Deadline(); ok {
-		if err := raw.SetDeadline(end); err != nil {
-			return fmt.Errorf("connect: %w", err)
-		}
-	}
-	conn, _, _, err := ssh.NewClientConn(raw, to.String(), clientConfig(t, user, signers))
-	if err != nil {
-		return fmt.Errorf("log in: %w", err)
-	}
-	return conn.Close()
+	return probeWith(ctx, t, user, from, ssh.PublicKeys(signers...))
 }
 
-func clientConfig(t rpc.SSHTarget, user string, signers []ssh.Signer) *ssh.ClientConfig {
+func clientConfig(t rpc.SSHTarget, user string, auth ssh.AuthMethod) *ssh.ClientConfig {
 	return &ssh.ClientConfig{
-		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signers...)}, HostKeyAlgorithms: algorithms(t.Keys),
+		User: user, Auth: []ssh.AuthMethod{auth}, HostKeyAlgorithms: algorithms(t.Keys),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			for _, k := range t.Keys {
 				if bytes.Equal(key.Marshal(), k.Blob) {

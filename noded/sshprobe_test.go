@@ -23,14 +23,25 @@ func marshal(t *testing.T, k cluster.SSHKey) []byte {
 }
 
 // sshServer lets one key in and counts sessions, which nobody should open.
-func sshServer(t *testing.T, host ssh.Signer, allowed cluster.SSHKey) (at netip.AddrPort) {
+func sshServer(t *testing.T, host ssh.Signer, allowed cluster.SSHKey) netip.AddrPort {
+	t.Helper()
+	return sshServerFor(t, host, func(k ssh.PublicKey) bool { return string(k.Marshal()) == string(allowed.Blob) })
+}
+
+// openSSHServer lets everybody in.
+func openSSHServer(t *testing.T, host ssh.Signer) netip.AddrPort {
+	t.Helper()
+	return sshServerFor(t, host, func(ssh.PublicKey) bool { return true })
+}
+
+func sshServerFor(t *testing.T, host ssh.Signer, allows func(ssh.PublicKey) bool) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := &ssh.ServerConfig{PublicKeyCallback: func(_ ssh.ConnMetadata, k ssh.PublicKey) (*ssh.Permissions, error) {
-		if string(k.Marshal()) == string(allowed.Blob) {
+		if allows(k) {
 			return nil, nil
 		}
 		return nil, net.ErrClosed

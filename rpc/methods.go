@@ -76,6 +76,7 @@ var (
 	MethodKeyCreate  = Method{Name: "key-create", Verb: http.MethodPost, Path: "/v1/key/create", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodKeyDestroy = Method{Name: "key-destroy", Verb: http.MethodPost, Path: "/v1/key/destroy", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodHooks      = Method{Name: "hooks", Verb: http.MethodPost, Path: "/v1/hooks", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
+	MethodProbe      = Method{Name: "probe", Verb: http.MethodPost, Path: "/v1/probe", Tier: TierMaster, MaxBody: smallBody, MaxReply: smallBody, Timeout: slowCall}
 	MethodSSHProbe   = Method{Name: "ssh-probe", Verb: http.MethodPost, Path: "/v1/ssh/probe", Tier: TierMaster, MaxBody: 8 << 20, MaxReply: 4 << 20, Timeout: raftCall}
 )
 
@@ -93,7 +94,7 @@ var (
 func NodedMethods() []Method {
 	return []Method{
 		MethodVersion, MethodHealth, MethodMapPut, MethodBeaconPut, MethodMapGet,
-		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodHooks, MethodSSHProbe,
+		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodHooks, MethodSSHProbe, MethodProbe,
 	}
 }
 
