@@ -1,6 +1,7 @@
 package rapi
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 type prepared struct {
 	text []byte
 	etag string
+	kind string // empty: JSON
 }
 
 func prepare(v any) (prepared, error) {
@@ -24,8 +26,12 @@ func prepare(v any) (prepared, error) {
 	if err != nil {
 		return prepared{}, err
 	}
+	return prepareText(text), nil
+}
+
+func prepareText(text []byte) prepared {
 	sum := sha256.Sum256(text)
-	return prepared{text, `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`}, nil
+	return prepared{text: text, etag: `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`}
 }
 
 // write answers with the object, or with 304 to a client that has it already
@@ -39,7 +45,7 @@ func (p prepared) write(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", cmp.Or(p.kind, "application/json"))
 	_, _ = w.Write(p.text) // a peer that left needs no answer
 }
 

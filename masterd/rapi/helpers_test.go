@@ -69,7 +69,9 @@ func (b *bench) ask(verb, path, body string, header ...string) answer {
 	if _, err := text.ReadFrom(resp.Body); err != nil {
 		b.t.Fatal(err)
 	}
-	return answer{resp.StatusCode, resp.Header, text.String()}
+	a := answer{resp.StatusCode, resp.Header, text.String()}
+	described(b.t, r, body, a)
+	return a
 }
 
 // want asks what must succeed, and decodes the answer.

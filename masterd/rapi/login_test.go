@@ -71,6 +71,7 @@ func (r *remote) call(verb, path, body, user, password string, also ...func(*htt
 	}
 	w := httptest.NewRecorder()
 	r.h.ServeHTTP(w, req)
+	described(r.t, req, body, answer{w.Code, w.Header(), w.Body.String()})
 	return w
 }
 

@@ -77,6 +77,7 @@ func (a *api) routes() []route {
 		{"GET", "/2", nothing, ""},
 		{"GET", "/version", func(*http.Request) (any, error) { return 2, nil }, ""},
 		{"GET", "/2/features", func(*http.Request) (any, error) { return features, nil }, ""},
+		{"GET", "/2/openapi.yaml", openAPI, ""},
 		{"GET", "/2/info", a.info, ""},
 		{"PUT", "/2/modify", a.modifyCluster, ""},
 		{"PUT", "/2/name", a.renameCluster, admin},
@@ -139,7 +140,7 @@ var notOurs = []string{
 var features = []string{
 	"node-migrate-reqv1", "instance-create-reqv1", "instance-reinstall-reqv1", "node-evac-res1",
 	"rolekey-admissions", "rolekey-node-remove", "rolekey-node-rename", "rolekey-node-state", "rolekey-map", "rolekey-verify",
-	"rolekey-failover", "rolekey-job-archive", "rolekey-queue", "rolekey-audit",
+	"rolekey-failover", "rolekey-job-archive", "rolekey-queue", "rolekey-audit", "rolekey-renew", "rolekey-openapi",
 }
 
 func nothing(*http.Request) (any, error) { return nil, nil }
