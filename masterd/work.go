@@ -146,6 +146,11 @@ func (w worker) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDes
 	return w.l.nodes.KeyDestroy(ctx, node)
 }
 
+// Inspect implements jobs.Cluster.
+func (w worker) Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error) {
+	return w.l.ask.State(ctx, node)
+}
+
 // Verify implements jobs.Cluster.
 func (w worker) Verify(ctx context.Context, op json.RawMessage, tell func(string)) (bool, error) {
 	view := func() (*state.State, *candmap.Verified) { return w.State(), w.l.held() }

@@ -1,7 +1,6 @@
 package noded
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -122,8 +121,8 @@ func (m *member) renewOne(ctx context.Context, c *liveCert, kind string, old pki
 	return nil
 }
 
-// askCertificate calls the master's masterd, and keeps the gossip key that
-// comes with every answer.
+// askCertificate calls the master's masterd, and keeps the gossip keys that come
+// with every answer.
 func (m *member) askCertificate(ctx context.Context, req rpc.CertificateRequest) ([]byte, error) {
 	v := m.keeper.View()
 	if v.Map == nil || v.Map.Master.IsZero() {
@@ -133,19 +132,5 @@ func (m *member) askCertificate(ctx context.Context, req rpc.CertificateRequest)
 	if err := m.client.Call(ctx, masterdOf(v.Map.Master), rpc.MethodCertificate, "", req, &reply); err != nil {
 		return nil, err
 	}
-	return reply.Certificate, m.keepGossip(reply.Gossip)
-}
-
-func (m *member) keepGossip(key []byte) error {
-	path := filepath.Join(m.cfg.Paths.NodeDir(), gossipFile)
-	have, err := readSmall(path)
-	if err != nil || len(key) == 0 || bytes.Equal(have, key) {
-		return err
-	}
-	if err := atomicfile.Write(path, key, atomicfile.Durable(0o600)); err != nil {
-		return err
-	}
-	// The old key stays good for as long as this process runs: others may not
-	// have the new one yet.
-	return m.gossip.Rekey(cluster.NewSecret(key), cluster.NewSecret(have))
+	return reply.Certificate, m.keepGossip(reply.Gossip, reply.GossipKeys)
 }

@@ -37,6 +37,7 @@ func (m *member) serveState(ctx context.Context, _ *rpc.Request) (any, error) {
 	m.ssh.state(ctx, v, &s)
 	m.stateOfAsking(v, &s)
 	s.HostKeys = m.hosts.keys()
+	s.GossipKeys = digestsOf(*m.ring.Load())
 	return s, nil
 }
 

@@ -189,7 +189,8 @@ type NodeState struct {
 	MasterAddress *AddressState    `json:"master_address,omitempty"` // absent: the cluster has none
 	Refusals      map[string]int64 `json:"refusals"`                 // by reason, since start
 
-	HostKeys []cluster.SSHKey `json:"host_keys,omitempty"` // that its sshd is configured with; absent: not known
+	HostKeys   []cluster.SSHKey `json:"host_keys,omitempty"`   // that its sshd is configured with; absent: not known
+	GossipKeys []cluster.Digest `json:"gossip_keys,omitempty"` // of the keys that it understands; it sends with the first
 }
 
 // AddressState is what became of the cluster address on one node.
@@ -240,10 +241,12 @@ type CertificateRequest struct {
 	CSR  []byte `json:"csr"`
 }
 
-// CertificateReply carries the new certificate; Gossip is the current key.
+// CertificateReply carries the new certificate; Gossip is the key to send gossip
+// with, and GossipKeys, from feature level 3 on, all that are to be understood.
 type CertificateReply struct {
-	Certificate []byte `json:"certificate"`
-	Gossip      []byte `json:"gossip"`
+	Certificate []byte   `json:"certificate"`
+	Gossip      []byte   `json:"gossip"`
+	GossipKeys  [][]byte `json:"gossip_keys,omitempty"`
 }
 
 // HostKeysReply says what became of a statement of host keys, the request being

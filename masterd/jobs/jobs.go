@@ -58,6 +58,8 @@ type Cluster interface {
 	AnswersAt(ctx context.Context, node cluster.NodeID, addr netip.Addr) error
 	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
 	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
+	// Inspect asks a node what it is like now.
+	Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
 	// Verify checks the cluster, tells each line of its report, and returns
 	// whether all is well.
 	Verify(ctx context.Context, op json.RawMessage, tell func(line string)) (bool, error)

@@ -71,7 +71,7 @@ func TestG4RevocationComesFirst(t *testing.T) {
 		"demote":         {modify(3, `"master_candidate":false`), []string{"change node-change", "destroy node3.lab.test", "change job-update"}},
 		"drain":          {modify(3, `"drained":true`), []string{"change node-change", "destroy node3.lab.test", "change job-update"}},
 		"set offline":    {modify(3, `"offline":true`), []string{"change node-change", "destroy node3.lab.test", "change job-update"}},
-		"remove":         {remove(3), []string{"change node-remove", "change gossip-change", "dismiss node3.lab.test", "change job-update"}},
+		"remove":         {remove(3), []string{"change node-remove", "change job-submit", "dismiss node3.lab.test", "change job-update"}},
 		"offline normal": {modify(4, `"offline":true`), []string{"change node-change", "change job-update"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,7 +81,8 @@ func TestG4RevocationComesFirst(t *testing.T) {
 			if j.Status != state.JobSuccess {
 				t.Fatalf("job is %s: %s", j.Status, j.Error)
 			}
-			if !slices.Equal(w.calls, c.calls) {
+			// The gossip key is replaced after a removal, by a job of its own.
+			if len(w.calls) < len(c.calls) || !slices.Equal(w.calls[:len(c.calls)], c.calls) {
 				t.Errorf("calls %q, want %q", w.calls, c.calls)
 			}
 		})

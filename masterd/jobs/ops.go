@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"rolekey/candmap/gossip"
 	"rolekey/cluster"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
@@ -382,15 +380,6 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 		return nil, failed
 	}
 	return json.Marshal(left.Results)
-}
-
-// rotateGossip makes the gossip key that a removed node knows worthless. The
-// others fetch the new one when they see that a node is gone.
-func (r *run) rotateGossip(ctx context.Context) error {
-	key := make([]byte, gossip.KeySize)
-	_, _ = rand.Read(key) // never fails since Go 1.24
-	_, err := r.c.Change(ctx, state.KindGossipChange, state.GossipChange{Key: cluster.NewSecret(key)}, r.job.Actor, r.job.RequestID)
-	return err
 }
 
 // install has the node use its certificate, and gives it the SSH key that all

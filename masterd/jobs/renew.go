@@ -39,6 +39,7 @@ type opRenew struct {
 	Type    *string `json:"ssh_key_type"`
 	Bits    *int    `json:"ssh_key_bits"`
 	RAPI    bool    `json:"rapi"`
+	Removal bool    `json:"after_removal"` // it follows the removal of a node: nobody is asked
 }
 
 // renewal notes what a renewal is to replace: what was there when it began. So
@@ -73,7 +74,7 @@ func init() { // the parts refer to the opcodes, and these to the parts
 		{stepRenewCA, "the cluster's certificate authority", func(op opRenew) bool { return op.CA }, false, nil},
 		{stepRenewCerts, "certificates of nodes", func(op opRenew) bool { return op.Certs && !op.CA }, true, nil},
 		{stepRenewSigning, "signing keys", func(op opRenew) bool { return op.Signing }, true, nil},
-		{stepRenewGossip, "the gossip key", func(op opRenew) bool { return op.Gossip }, false, nil},
+		{stepRenewGossip, "the gossip key", func(op opRenew) bool { return op.Gossip }, false, (*run).renewGossip},
 		{stepRoll, "SSH keys", func(op opRenew) bool { return op.SSH }, true, (*run).roll},
 		{stepRenewRAPI, "the certificate of the remote API", func(op opRenew) bool { return op.Web }, false, (*run).renewRAPI},
 	}
@@ -173,10 +174,12 @@ func (r *run) renew(ctx context.Context, op opRenew, left *resume) (json.RawMess
 		}
 		return json.Marshal(left.Results)
 	}
-	if err := r.before(ctx, nil, false); err != nil {
-		return nil, err
+	if !op.Removal {
+		if err := r.before(ctx, nil, false); err != nil {
+			return nil, err
+		}
+		left.Steps = append(left.Steps, postStep(cluster.NodeID{}))
 	}
-	left.Steps = append(left.Steps, postStep(cluster.NodeID{}))
 	result, err := r.enact(ctx, left, func(u *state.JobUpdate) (string, any) { return kind, body(u) })
 	if err != nil {
 		return nil, asPrereq(err)

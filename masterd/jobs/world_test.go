@@ -41,6 +41,7 @@ type machine struct {
 	refuse    int // so many orders for keys
 	refusal   error
 	ssh       sshSide
+	gossip    gossipSide
 	seals     *sshkeys.Recipient
 }
 

@@ -21,7 +21,13 @@ func (s *Server) Certificate(ctx context.Context, call Call, req rpc.Certificate
 	if err := s.firstContact(ctx, call); err != nil {
 		return rpc.CertificateReply{}, err
 	}
-	reply := rpc.CertificateReply{Gossip: s.master.State().Gossip.Reveal()}
+	st := s.master.State()
+	reply := rpc.CertificateReply{Gossip: st.Gossip.Reveal()}
+	if st.FeatureLevel >= state.LevelRenew {
+		for _, k := range st.GossipKeys() {
+			reply.GossipKeys = append(reply.GossipKeys, k.Reveal())
+		}
+	}
 	if req.Kind == "" {
 		return reply, nil
 	}

@@ -112,6 +112,9 @@ type Change struct {
 	KeyMode  cluster.SSHKeyMode `json:"ssh_key_mode,omitempty"`
 	KeyType  string             `json:"ssh_key_type,omitempty"`
 	SSHSetup *bool              `json:"modify_ssh_setup,omitempty"`
+
+	NewGossip  bool `json:"new_gossip_key,omitempty"` // of a renewal
+	NewSigning bool `json:"new_signing_keys,omitempty"`
 }
 
 // Candidate is the change that promotes or demotes a node; others are promoted
