@@ -37,13 +37,18 @@ func newRemote(t *testing.T, nodes int) *remote {
 	r := &remote{bench: newBench(t, nodes)}
 	r.clock = r.Now()
 	r.Do(state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelRAPI})
+	r.serveRemote()
+	return r
+}
+
+// serveRemote makes the handler for the network.
+func (r *remote) serveRemote() {
 	logins := rapi.NewLogins(r.State, func() time.Time { return r.clock })
 	r.h = rapi.NewRemote(r.Backend, r.Now, logins.Identify, func(e audit.Event) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.told = append(r.told, e)
 	})
-	return r
 }
 
 func (r *remote) user(name, password string, p cluster.Permission) {

@@ -21,7 +21,8 @@ import (
 type sample struct {
 	name             string
 	verb, path, body string
-	json             bool // the body was sent as JSON
+	json             bool   // the body was sent as JSON
+	user             string // with a password; empty: nobody
 	status           int
 	text             string
 }
@@ -44,6 +45,9 @@ func samples(t *testing.T) []sample {
 		m := sampleHead.FindStringSubmatch(text)
 		rest := text[len(m[0]):]
 		s := sample{name: filepath.Base(f), verb: m[1], path: m[2], json: strings.Contains(m[3], "application/json")}
+		if _, user, ok := strings.Cut(m[3], "-u "); ok {
+			s.user, _, _ = strings.Cut(user, " ")
+		}
 		if _, body, ok := strings.Cut(m[3], "-d "); ok {
 			s.body = body
 		}
