@@ -110,7 +110,7 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), hostsNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
-	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, bind: m.cfg.bindAddress(), finder: d.ssh, command: d.command, held: d.keys, log: d.log, audit: m.audit, now: d.cfg.now}
+	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, sources: m.cfg.sources, finder: d.ssh, command: d.command, held: d.keys, log: d.log, audit: m.audit, now: d.cfg.now}
 	if !d.cfg.Unwatched {
 		m.watch = filewatch.New(d.log)
 	}

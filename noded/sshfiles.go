@@ -23,7 +23,7 @@ import (
 type sshFiles struct {
 	at      paths.Layout
 	self    identity
-	bind    netip.Addr
+	sources func(*candmap.Roster, cluster.NodeID) sourcePicker
 	finder  *sshFinder
 	command *sshCommand
 	held    keyDir
@@ -232,16 +232,17 @@ func (s *sshFiles) derive(ctx context.Context, v *candmap.View, check bool) erro
 // clientFacts are what ssh's client files are made of.
 type clientFacts struct {
 	hosts  []sshkeys.Host
-	config sshkeys.ClientConfig
+	config sshkeys.ClientConfig // but Bind, since functions do not compare
+	own    []netip.Addr         // to leave from
 }
 
 func (s *sshFiles) clientFacts(set *sshSettings, v *candmap.View) (clientFacts, error) {
-	c := sshkeys.ClientConfig{LocalUser: set.account.Name, User: set.account.Name, KnownHosts: set.known.Path, Bind: s.bind}
+	c := sshkeys.ClientConfig{LocalUser: set.account.Name, User: set.account.Name, KnownHosts: set.known.Path}
 	files, memory, err := s.held.identities(s.self.Node)
 	if c.Identities = files; memory {
 		c.Agent = s.at.SSHAgentSock()
 	}
-	return clientFacts{hostsOf(v.Roster), c}, err
+	return clientFacts{hostsOf(v.Roster), c, s.sources(v.Roster, s.self.Node).own}, err
 }
 
 // wroteDerived notes what a derived file holds now. If that is what it should
@@ -268,7 +269,9 @@ func hostsOf(r *candmap.Roster) []sshkeys.Host {
 }
 
 func (s *sshFiles) dropIn(from clientFacts) error {
-	text, renderErr := from.config.Render(from.hosts)
+	c := from.config
+	c.Bind = sourcePicker{own: from.own, route: routeFrom}.to
+	text, renderErr := c.Render(from.hosts)
 	if text == nil {
 		return renderErr
 	}

@@ -39,6 +39,7 @@ func (m *member) probeSSH(ctx context.Context, q *rpc.Request) (any, error) {
 		return nil, err
 	}
 	reply := rpc.SSHProbeReply{Results: make([]rpc.SSHProbeResult, len(req.Targets))}
+	sources := m.cfg.sources(m.keeper.View().Roster, m.id.Node)
 	slots := make(chan struct{}, probesAtOnce)
 	var wg sync.WaitGroup
 	for i, t := range req.Targets {
@@ -46,7 +47,7 @@ func (m *member) probeSSH(ctx context.Context, q *rpc.Request) (any, error) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			reply.Results[i] = rpc.SSHProbeResult{Node: t.Node}
-			if err := probe(ctx, t, set.account.Name, signers, m.cfg.bindAddress()); err != nil {
+			if err := probe(ctx, t, set.account.Name, signers, sources.to(t.Address)); err != nil {
 				reply.Results[i].Error = err.Error()
 			}
 		})

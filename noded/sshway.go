@@ -50,7 +50,7 @@ func (m *member) sshWay(ctx context.Context, ref string) (any, error) {
 		Name: n.Name, Address: n.Addresses[0], Port: n.Ports.SSH, User: set.account.Name,
 		KnownHosts: filepath.Join(m.cfg.Paths.NodeDir(), sshHostsFile),
 	}
-	if b := m.cfg.bindAddress(); b.IsValid() && b.Is4() == w.Address.Is4() {
+	if b := m.cfg.sources(v.Roster, m.id.Node).to(w.Address); b.IsValid() {
 		w.Bind = b.String()
 	}
 	files, memory, err := m.keys.identities(m.id.Node)

@@ -131,7 +131,15 @@ func TestClientConfigBySSH(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), awkward)
 	mkdir(t, dir, 0o700)
 	me := currentUser(t).Username
-	c := ClientConfig{LocalUser: me, Identities: []string{filepath.Join(dir, "id")}, KnownHosts: filepath.Join(dir, "known_hosts"), Bind: netip.MustParseAddr("192.0.2.100")}
+	c := ClientConfig{LocalUser: me, Identities: []string{filepath.Join(dir, "id")}, KnownHosts: filepath.Join(dir, "known_hosts"), Bind: func(to netip.Addr) netip.Addr {
+		switch {
+		case to.Is4():
+			return netip.MustParseAddr("192.0.2.100")
+		case to == netip.MustParseAddr("2001:db8::6"):
+			return netip.Addr{}
+		}
+		return netip.MustParseAddr("2001:db8::100")
+	}}
 	hosts := []Host{host("n2.example", 2222, "192.0.2.2", "192.0.2.22"), host("n1.example", 22, "192.0.2.1"), host("n6.example", 22, "2001:db8::6"), host("n46.example", 22, "192.0.2.46", "2001:db8::46"), host("n64.example", 22, "2001:db8::64", "192.0.2.64")}
 	path := filepath.Join(dir, "d", "50-rolekey.conf")
 	text, err := c.Render(hosts)
@@ -154,8 +162,8 @@ func TestClientConfigBySSH(t *testing.T) {
 		{"n6.example", "2001:db8::6", "22", "n6.example", ""},
 		{"n46", "192.0.2.46", "22", "n46.example", "192.0.2.100"},
 		{"192.0.2.46", "192.0.2.46", "22", "n46.example", "192.0.2.100"},
-		{"2001:db8::46", "2001:db8::46", "22", "n46.example", ""},
-		{"n64.example", "2001:db8::64", "22", "n64.example", ""},
+		{"2001:db8::46", "2001:db8::46", "22", "n46.example", "2001:db8::100"},
+		{"n64.example", "2001:db8::64", "22", "n64.example", "2001:db8::100"},
 		{"192.0.2.64", "192.0.2.64", "22", "n64.example", "192.0.2.100"},
 	} {
 		got := sshG(t, path, w.dest)

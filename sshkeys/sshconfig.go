@@ -32,10 +32,10 @@ type ClientConfig struct {
 	Agent string
 	// KnownHosts is the file with our block.
 	KnownHosts string
-	// Bind, if valid, is the local address to connect from. It should be one
-	// of the node's own addresses, which are the ones that others let in. It
-	// is left out for addresses of the other family.
-	Bind netip.Addr
+	// Bind tells the local address to reach another from, which should be one
+	// of those that others let this node in from. Zero, and nil, leave it to the
+	// kernel.
+	Bind func(to netip.Addr) netip.Addr
 }
 
 // Render returns the drop-in's text. Per host there is
@@ -97,25 +97,40 @@ func shortNames(hosts []Host) map[cluster.Name]string {
 func (c ClientConfig) stanza(out *bytes.Buffer, h Host, names []string, common string) {
 	local := orRoot(c.LocalUser)
 	fmt.Fprintf(out, "\nMatch localuser %s host %s\n\tHostName %s\n", local, strings.Join(names, ","), h.Addresses[0])
-	var bound []string // by what names and addresses ssh can come from Bind
-	if c.Bind.IsValid() && c.Bind.Is4() == h.Addresses[0].Is4() {
-		bound = slices.Clone(names)
+	bound := map[netip.Addr][]string{} // the names and addresses by where ssh comes from
+	var order []netip.Addr
+	for i, a := range h.Addresses {
+		by := []string{a.String()}
+		if i == 0 {
+			by = append(slices.Clone(names), by...)
+		}
+		from := c.bind(a)
+		if bound[from] == nil {
+			order = append(order, from)
+		}
+		bound[from] = append(bound[from], by...)
 	}
 	for _, a := range h.Addresses {
 		names = append(names, a.String())
-		if c.Bind.IsValid() && c.Bind.Is4() == a.Is4() {
-			bound = append(bound, a.String())
-		}
 	}
 	fmt.Fprintf(out, "Match localuser %s host %s\n", local, strings.Join(names, ","))
 	fmt.Fprintf(out, "\tPort %d\n\tHostKeyAlias %s\n%s", h.Port, h.Name, common)
-	if len(bound) == 0 {
-		return
+	for _, from := range order {
+		if !from.IsValid() {
+			continue
+		}
+		if len(order) > 1 {
+			fmt.Fprintf(out, "Match localuser %s host %s\n", local, strings.Join(bound[from], ","))
+		}
+		fmt.Fprintf(out, "\tBindAddress %s\n", from)
 	}
-	if len(bound) < len(names) {
-		fmt.Fprintf(out, "Match localuser %s host %s\n", local, strings.Join(bound, ","))
+}
+
+func (c ClientConfig) bind(to netip.Addr) netip.Addr {
+	if c.Bind == nil {
+		return netip.Addr{}
 	}
-	fmt.Fprintf(out, "\tBindAddress %s\n", c.Bind)
+	return c.Bind(to)
 }
 
 // common renders what is the same for every host.

@@ -249,7 +249,7 @@ func newClient(n *node, id cluster.NodeID, bind string) *client {
 	c := &client{t: n.t, config: filepath.Join(dir, "config"), key: key, node: id}
 	c.known = File{Path: filepath.Join(dir, "known hosts"), Account: n.account}
 	c.trust(n.host(n.hostKey))
-	cc := ClientConfig{LocalUser: n.account.Name, User: n.account.Name, Identities: []string{keys.PrivateFile()}, KnownHosts: c.known.Path, Bind: netip.MustParseAddr(bind)}
+	cc := ClientConfig{LocalUser: n.account.Name, User: n.account.Name, Identities: []string{keys.PrivateFile()}, KnownHosts: c.known.Path, Bind: func(netip.Addr) netip.Addr { return netip.MustParseAddr(bind) }}
 	text, err := cc.Render([]Host{n.host(n.hostKey)})
 	if err != nil {
 		n.t.Fatal(err)
