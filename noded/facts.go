@@ -84,7 +84,7 @@ func (m *member) wrongModes() []string {
 		check(filepath.Join(at.NodeDir(), name), 0o600, own)
 	}
 	check(at.SSHDir(), 0o700, own)
-	for _, name := range []string{"id", "id.next"} {
+	for _, name := range []string{"id", "id.next", "id.other"} {
 		check(filepath.Join(at.SSHDir(), name), 0o600, own)
 	}
 	masterd := userOf(at.MasterdDir(), own)

@@ -22,7 +22,7 @@ const (
 	privateName = "id"
 	publicName  = "id.pub"
 	nextName    = "id.next"
-	nextPublic  = "id.next.pub"
+	otherName   = "id.other"  // takes turns with id.next
 	agentPublic = "agent.pub" // of keys that are in memory alone: by these ssh chooses them
 	agentNext   = "agent.next.pub"
 )
@@ -131,7 +131,7 @@ func (d KeyDir) Destroy() (removed []string, remains []error) {
 // ownNames are the names that this package gives to files in the folder, the
 // private ones first.
 func ownNames() []string {
-	return []string{privateName, nextName, publicName, nextPublic, agentPublic, agentNext}
+	return []string{privateName, nextName, otherName, publicName, nextName + ".pub", otherName + ".pub", agentPublic, agentNext}
 }
 
 func (d KeyDir) ensureFolder() error {

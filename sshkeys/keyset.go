@@ -30,7 +30,7 @@ func sameKey(a, b cluster.SSHKey) bool { return a.Type == b.Type && string(a.Blo
 func (d KeyDir) Held() ([]Held, error) {
 	var list []Held
 	var errs []error
-	for _, name := range []string{privateName, nextName} {
+	for _, name := range []string{privateName, nextName, otherName} {
 		signer, err := d.signerOf(name)
 		if errors.Is(err, ErrNoKey) || errors.Is(err, errUnusable) {
 			continue
@@ -52,7 +52,8 @@ func (d KeyDir) Held() ([]Held, error) {
 }
 
 // Add stores a private key, durably: as id where there is no usable key, else
-// as id.next. A key that is there already stays as it is.
+// as id.next or id.other, whichever is not a second name of id. A key that is
+// there already stays as it is.
 func (d KeyDir) Add(private cluster.Secret, node cluster.NodeID) error {
 	signer, err := ParsePrivate(private)
 	if err != nil {
@@ -72,6 +73,9 @@ func (d KeyDir) Add(private cluster.Secret, node cluster.NodeID) error {
 		}
 		if filepath.Base(h.Path) == privateName {
 			name = nextName
+			if d.holds(nextName, h.Key) {
+				name = otherName
+			}
 		}
 	}
 	if err := d.makeWay(name); err != nil {
@@ -83,7 +87,24 @@ func (d KeyDir) Add(private cluster.Secret, node cluster.NodeID) error {
 	return d.writePublicOf(name, key, node)
 }
 
-// Keep destroys all keys in the folder but those; id.next becomes id when id
+// holds reports whether a file holds a private key.
+func (d KeyDir) holds(name string, k cluster.SSHKey) bool {
+	signer, err := d.signerOf(name)
+	return err == nil && sameKey(KeyOf(signer.PublicKey()), k)
+}
+
+// secondNames are the files that hold a key beside its own, with their public
+// halves.
+func (d KeyDir) secondNames(h Held) (names []string) {
+	for _, name := range []string{nextName, otherName} {
+		if name != filepath.Base(h.Path) && d.holds(name, h.Key) {
+			names = append(names, name, name+".pub")
+		}
+	}
+	return names
+}
+
+// Keep destroys all keys in the folder but those; the next one becomes id when id
 // goes. It returns what it removed, and one error for each that remains.
 func (d KeyDir) Keep(keep []cluster.SSHKey, node cluster.NodeID) (removed []string, remains []error) {
 	list, err := d.Held()
@@ -97,18 +118,15 @@ func (d KeyDir) Keep(keep []cluster.SSHKey, node cluster.NodeID) (removed []stri
 		if wanted(h) {
 			continue
 		}
-		if filepath.Base(h.Path) == privateName && len(list) == 2 && wanted(list[1]) {
-			continue // the rename below replaces it
-		}
-		names := []string{filepath.Base(h.Path), filepath.Base(h.Path) + ".pub"}
-		if len(list) == 1 {
-			names = append(names, nextName, nextPublic) // its other name, if it was promoted
-		}
+		names := d.secondNames(h) // first: what is left after a crash must not look like the next key
+		if filepath.Base(h.Path) != privateName || len(list) < 2 || !wanted(list[1]) {
+			names = append(names, filepath.Base(h.Path), filepath.Base(h.Path)+".pub")
+		} // else the rename below replaces it
 		gone, left := atomicfile.Erase(d.Path, names...)
 		removed, remains = append(removed, gone...), append(remains, left...)
 	}
 	last := len(list) - 1
-	if last < 0 || filepath.Base(list[last].Path) != nextName || !wanted(list[last]) || last == 1 && wanted(list[0]) {
+	if last < 0 || filepath.Base(list[last].Path) == privateName || !wanted(list[last]) || last == 1 && wanted(list[0]) {
 		return removed, remains
 	}
 	if err := d.promote(list[last], node); err != nil {
@@ -120,10 +138,10 @@ func (d KeyDir) Keep(keep []cluster.SSHKey, node cluster.NodeID) (removed []stri
 	return removed, remains
 }
 
-// promote makes id.next the key id: one step, which also destroys the one
-// before. The key keeps its other name until there is another next one: ssh
-// reads a private key only when the server wants it, and a login that is under
-// way would not find it under the new name.
+// promote makes the next key the key id: one step, which also destroys the one
+// before. The key keeps its other name until it is replaced itself: ssh reads a
+// private key only when the server wants it, and a login that is under way must
+// find it where it was when ssh offered it, however soon there is a next one.
 func (d KeyDir) promote(h Held, node cluster.NodeID) error {
 	if err := d.makeWay(privateName); err != nil {
 		return err
@@ -145,17 +163,22 @@ func (d KeyDir) promote(h Held, node cluster.NodeID) error {
 }
 
 // Publish writes the public halves of keys that are held in memory alone, at
-// most two, and returns their paths in that order.
+// most two, and returns their paths in that order. A key keeps the name that it
+// has: ssh reads its configuration first and these files later, and a login that
+// began with a name must find the same key there.
 func (d KeyDir) Publish(keys []cluster.SSHKey, node cluster.NodeID) ([]string, error) {
-	var paths []string
+	names := d.agentNames(keys)
 	var errs []error
-	for i, name := range []string{agentPublic, agentNext} {
-		if i >= len(keys) {
-			if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, err)
-			}
+	for _, name := range []string{agentPublic, agentNext} {
+		if slices.Contains(names, name) {
 			continue
 		}
+		if err := os.Remove(filepath.Join(d.Path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	var paths []string
+	for i, name := range names {
 		if err := errors.Join(d.ensureFolder(), d.writePublicOf(strings.TrimSuffix(name, ".pub"), keys[i], node)); err != nil {
 			errs = append(errs, err)
 			continue
@@ -163,4 +186,29 @@ func (d KeyDir) Publish(keys []cluster.SSHKey, node cluster.NodeID) ([]string, e
 		paths = append(paths, filepath.Join(d.Path, name))
 	}
 	return paths, errors.Join(errs...)
+}
+
+// agentNames chooses a name for each of the first two keys.
+func (d KeyDir) agentNames(keys []cluster.SSHKey) []string {
+	keys = keys[:min(len(keys), 2)]
+	names := make([]string, len(keys))
+	free := []string{}
+	for _, name := range []string{agentPublic, agentNext} {
+		i := -1
+		if line, err := os.ReadFile(filepath.Join(d.Path, name)); err == nil {
+			has, err := ParsePublicLine(line)
+			i = slices.IndexFunc(keys, func(k cluster.SSHKey) bool { return err == nil && sameKey(k, has) })
+		}
+		if i < 0 || names[i] != "" {
+			free = append(free, name)
+		} else {
+			names[i] = name
+		}
+	}
+	for i := range names {
+		if names[i] == "" {
+			names[i], free = free[0], free[1:]
+		}
+	}
+	return names
 }

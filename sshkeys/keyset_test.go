@@ -82,6 +82,83 @@ func TestKeySet(t *testing.T) {
 	}
 }
 
+// TestKeysTakeTurns: a login that began while there were two keys finds the newer
+// one where it was, also while the one after that is there. Nothing else stays.
+func TestKeysTakeTurns(t *testing.T) {
+	d := KeyDir{filepath.Join(t.TempDir(), "ssh")}
+	node := cluster.NodeID{1}
+	first, _ := made(t, "ed25519", 0)
+	if err := d.Add(first, node); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{nextName, otherName, nextName, otherName} {
+		text, key := made(t, "ed25519", 0)
+		before, _ := d.Held()
+		if err := d.Add(text, node); err != nil {
+			t.Fatal(err)
+		}
+		list, err := d.Held()
+		if err != nil || len(list) != 2 || filepath.Base(list[1].Path) != want || !sameKey(list[1].Key, key) {
+			t.Fatalf("round %d: %d keys, %v", i, len(list), err)
+		}
+		if i > 0 && !d.holds(map[string]string{nextName: otherName, otherName: nextName}[want], before[0].Key) {
+			t.Errorf("round %d: the key before is not where a login under way looks for it", i)
+		}
+		if _, remains := d.Keep([]cluster.SSHKey{key}, node); len(remains) > 0 {
+			t.Fatal(remains)
+		}
+		if found, _ := d.Present(); len(found) != 4 || !d.holds(privateName, key) || !d.holds(want, key) {
+			t.Errorf("round %d: left: %q", i, found)
+		}
+	}
+	if _, remains := d.Keep(nil, node); len(remains) > 0 {
+		t.Fatal(remains)
+	}
+	if found, _ := d.Present(); len(found) != 0 {
+		t.Errorf("left: %q", found)
+	}
+}
+
+// TestPublishKeepsNames: a login that read in ssh's configuration where a key is
+// finds that key there, also when another has come or gone meanwhile.
+func TestPublishKeepsNames(t *testing.T) {
+	d := KeyDir{filepath.Join(t.TempDir(), "ssh")}
+	var keys []cluster.SSHKey
+	for range 3 {
+		_, key := made(t, "ed25519", 0)
+		keys = append(keys, key)
+	}
+	for i, c := range []struct {
+		keys []cluster.SSHKey
+		want []string
+	}{
+		{keys[:1], []string{agentPublic}},
+		{[]cluster.SSHKey{keys[1], keys[0]}, []string{agentNext, agentPublic}}, // the newest first
+		{keys[1:2], []string{agentNext}},
+		{[]cluster.SSHKey{keys[2], keys[1]}, []string{agentPublic, agentNext}},
+		{keys[2:], []string{agentPublic}},
+		{[]cluster.SSHKey{keys[0], keys[1]}, []string{agentPublic, agentNext}},
+		{nil, nil},
+	} {
+		paths, err := d.Publish(c.keys, cluster.NodeID{1})
+		if err != nil || len(paths) != len(c.want) {
+			t.Fatalf("step %d: %q, %v", i, paths, err)
+		}
+		for j, path := range paths {
+			line, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if key, err := ParsePublicLine(line); err != nil || !sameKey(key, c.keys[j]) || filepath.Base(path) != c.want[j] {
+				t.Errorf("step %d: key %d is at %s, want %s: %v", i, j, path, c.want[j], err)
+			}
+		}
+		if found, _ := d.Present(); len(found) != len(c.keys) {
+			t.Errorf("step %d: left: %q", i, found)
+		}
+	}
+}
+
 // TestKeySetCrash: after a crash between the rename and what follows, the next
 // call ends it.
 func TestKeySetCrash(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -33,14 +34,23 @@ func keyed(t *testing.T) *world {
 // pause, and fails if one login does.
 func (w *world) underLogins(changes func()) {
 	w.t.Helper()
-	from, to := w.node(w.master()), w.node("node5")
+	w.loginsOf(w.node(w.master()), w.node("node5"), changes)
+}
+
+// loginsOf is underLogins from one node to another.
+func (w *world) loginsOf(from, to lab.Node, changes func()) {
+	w.t.Helper()
 	ctx, stop := context.WithCancel(w.ctx)
 	done := make(chan error, 1)
 	logins := 0
 	go func() {
 		for ctx.Err() == nil {
-			if err := w.Login(w.ctx, from, to); err != nil {
-				done <- fmt.Errorf("after %d logins: %w", logins, err)
+			r, err := w.Sh(w.ctx, from.Name, "ssh", "-v", "-o", "BatchMode=yes", to.Name, "true")
+			if err == nil {
+				err = r.Want(0) // which tells all that ssh says
+			}
+			if err != nil {
+				done <- fmt.Errorf("after %d logins, at %s: %w", logins, time.Now().Format(time.StampMicro), err)
 				return
 			}
 			logins++
@@ -77,6 +87,7 @@ func TestKeysChangeUnderLogins(t *testing.T) {
 			"--ssh-key-storage=file",
 			"--ssh-key-mode=shared --ssh-key-type=ed25519", "--ssh-key-type=rsa",
 		} {
+			t.Log(time.Now().Format(time.StampMicro), flags)
 			w.admin(0, append([]string{"gnt-cluster", "modify"}, strings.Fields(flags)...)...)
 		}
 	})
