@@ -40,6 +40,20 @@ func (c calls) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCrea
 	return keys, err
 }
 
+// CertPrepare asks a node for requests for its next certificates.
+func (c calls) CertPrepare(ctx context.Context, node cluster.NodeID, r rpc.CertPrepareRequest) (rpc.CertPrepareReply, error) {
+	var reply rpc.CertPrepareReply
+	err := c.order(ctx, node, rpc.MethodCertPrepare, r, &reply)
+	return reply, err
+}
+
+// CertInstall has a node use new certificates.
+func (c calls) CertInstall(ctx context.Context, node cluster.NodeID, r rpc.CertInstallRequest) (rpc.CertInstallReply, error) {
+	var reply rpc.CertInstallReply
+	err := c.order(ctx, node, rpc.MethodCertInstall, r, &reply)
+	return reply, err
+}
+
 // Hooks implements hooks.Asker.
 func (c calls) Hooks(ctx context.Context, node cluster.NodeID, r rpc.HooksRequest) (rpc.HooksReply, error) {
 	var reply rpc.HooksReply

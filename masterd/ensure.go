@@ -34,6 +34,8 @@ const (
 type nodeKeys interface {
 	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
 	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
+	CertPrepare(ctx context.Context, node cluster.NodeID, r rpc.CertPrepareRequest) (rpc.CertPrepareReply, error)
+	CertInstall(ctx context.Context, node cluster.NodeID, r rpc.CertInstallRequest) (rpc.CertInstallReply, error)
 	KeyDestroyAt(ctx context.Context, to rpc.Target) (rpc.KeyDestroyReply, error) // of a node that is no member any more
 }
 

@@ -25,17 +25,12 @@ func (v *vault) installLocked(ctx seal.Context, der []byte) error {
 	if err := v.findLocked(ctx); err != nil {
 		return fmt.Errorf("install candidate certificate: %w", err)
 	}
-	secret, err := v.ring.OpenFile(v.at.CandidateKey(), purposeClientKey)
-	if err != nil {
-		return fmt.Errorf("install candidate certificate: %w", orLost(err))
-	}
-	key, err := pki.ParseKey(secret)
-	if err != nil {
-		return fmt.Errorf("install candidate certificate: %w", err)
-	}
-	pair, err := pki.NewPair(cert, key)
-	if err != nil {
+	pair, next, err := v.pairFor(v.ring, cert)
+	switch {
+	case errors.Is(err, errUnfit):
 		return fmt.Errorf("install candidate certificate: %w", keysLost("the key on disk is another"))
+	case err != nil:
+		return fmt.Errorf("install candidate certificate: %w", orLost(err))
 	}
 	err = atomicfile.Write(v.at.CandidateCert(), pki.EncodeCert(der), atomicfile.Options{Mode: 0o644, UID: -1, GID: -1, Sync: true})
 	if err != nil {
@@ -43,6 +38,9 @@ func (v *vault) installLocked(ctx seal.Context, der []byte) error {
 	}
 	t := pair.TLS()
 	v.client = &t
+	if next {
+		return v.promoteNext()
+	}
 	return nil
 }
 

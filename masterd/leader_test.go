@@ -70,6 +70,14 @@ func (k *keyTwin) KeyCreate(_ context.Context, node cluster.NodeID, r rpc.KeyCre
 	return rpc.CandidateKeys{Installed: cluster.DigestOf(r.Certificate)}, k.fail
 }
 
+func (k *keyTwin) CertPrepare(context.Context, cluster.NodeID, rpc.CertPrepareRequest) (rpc.CertPrepareReply, error) {
+	return rpc.CertPrepareReply{}, errors.New("nobody asks for this")
+}
+
+func (k *keyTwin) CertInstall(context.Context, cluster.NodeID, rpc.CertInstallRequest) (rpc.CertInstallReply, error) {
+	return rpc.CertInstallReply{}, errors.New("nobody asks for this")
+}
+
 func (k *keyTwin) KeyDestroyAt(context.Context, rpc.Target) (rpc.KeyDestroyReply, error) {
 	return rpc.KeyDestroyReply{}, errors.New("nobody asks for this")
 }

@@ -1,6 +1,7 @@
 package masterd
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 
@@ -31,12 +32,33 @@ func (d *Daemon) localRoutes() http.Handler {
 }
 
 func (d *Daemon) createKeys(_ context.Context, r *rpc.LocalKeysRequest) (any, error) {
+	if err := d.mayReplace(r.Certificate); err != nil {
+		return nil, err
+	}
 	keys, err := d.vault.ensure(*r)
 	if err != nil {
 		return nil, err
 	}
 	d.poke()
 	return keys, nil
+}
+
+// mayReplace refuses a certificate that the map does not list yet while another
+// one is in use: this node would be a candidate no more.
+func (d *Daemon) mayReplace(der []byte) error {
+	used := d.vault.certificate()
+	if len(der) == 0 || used == nil || bytes.Equal(used.Certificate[0], der) {
+		return nil
+	}
+	self := d.standing()
+	if self == nil || self.keeper.View().Map == nil {
+		return nil
+	}
+	m := self.keeper.View().Map
+	if m.ByClient(cluster.DigestOf(used.Certificate[0])) == nil || m.ByClient(cluster.DigestOf(der)) != nil {
+		return nil
+	}
+	return cluster.Errorf(cluster.CodeConflict, "the map that masterd holds does not list this certificate yet, and lists the one in use")
 }
 
 // destroyKeys ends this node's life as a candidate first: the files must not

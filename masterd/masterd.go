@@ -3,6 +3,7 @@ package masterd
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -263,11 +264,15 @@ func (d *Daemon) logger(name string) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Name: name, Level: hclog.Warn, Output: zap.NewStdLog(d.log.Named(name)).Writer(), DisableTime: true})
 }
 
-// rootsOf reads the cluster's CA.
-func rootsOf(der []byte) (*pki.Roots, error) {
-	cert, err := pki.ParseCertDER(der)
-	if err != nil {
-		return nil, err
+// rootsOf reads the certificates of the cluster's authorities.
+func rootsOf(ders ...[]byte) (*pki.Roots, error) {
+	var certs []*x509.Certificate
+	for _, der := range ders {
+		cert, err := pki.ParseCertDER(der)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
 	}
-	return pki.NewRoots(cert)
+	return pki.NewRoots(certs...)
 }

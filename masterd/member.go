@@ -45,7 +45,7 @@ type member struct {
 // Nothing votes or signs before that.
 func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
 	m := &member{d: d, self: self, keeper: self.keeper, seen: newSeenBook(), log: d.log.Named("member")}
-	roots := func() *pki.Roots { return self.roots }
+	roots := self.roots.Load
 	var err error
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
 		Certificate: d.certificate, Roots: roots, View: m.keeper.View, Hints: d.hinted, LocalAddr: d.cfg.bindAddress(), Dial: d.cfg.Dial, Log: m.log,

@@ -1,13 +1,17 @@
 package masterd
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -33,7 +37,7 @@ type standing struct {
 	incarnation uint64
 	addresses   []netip.Addr
 	ports       cluster.Ports
-	roots       *pki.Roots
+	roots       *atomic.Pointer[pki.Roots] // follow what noded says
 	keeper      *candmap.Keeper
 }
 
@@ -73,6 +77,9 @@ func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply) error {
 	self := d.standing()
 	known := self.same(v)
 	if known {
+		if err := self.trust(v); err != nil {
+			return err
+		}
 		err := deliver(ctx, self.keeper, v)
 		if known = cluster.CodeOf(err) != cluster.CodeTrustExpired; known && err != nil {
 			return err // otherwise local root vouched for the map, and noded took it
@@ -104,8 +111,8 @@ func deliver(ctx context.Context, k *candmap.Keeper, v *rpc.LocalViewReply) erro
 }
 
 func (d *Daemon) newStanding(ctx context.Context, v *rpc.LocalViewReply) (*standing, error) {
-	roots, err := rootsOf(v.CA)
-	if err != nil {
+	s := &standing{cluster: v.Cluster, node: v.Node, incarnation: v.Incarnation, addresses: v.Addresses, ports: v.Ports, roots: new(atomic.Pointer[pki.Roots])}
+	if err := s.trust(v); err != nil {
 		return nil, fmt.Errorf("take standing: %w", err)
 	}
 	k, err := candmap.NewKeeper(candmap.KeeperConfig{
@@ -120,9 +127,25 @@ func (d *Daemon) newStanding(ctx context.Context, v *rpc.LocalViewReply) (*stand
 	if err := k.Fill(ctx, v.Chain); err != nil {
 		d.log.Info("older maps are not complete here", zap.Error(err))
 	}
-	return &standing{
-		cluster: v.Cluster, node: v.Node, incarnation: v.Incarnation, addresses: v.Addresses, ports: v.Ports, roots: roots, keeper: k,
-	}, nil
+	s.keeper = k
+	return s, nil
+}
+
+// trust takes the authorities that noded trusts.
+func (s *standing) trust(v *rpc.LocalViewReply) error {
+	ders := v.CAs
+	if len(ders) == 0 {
+		ders = [][]byte{v.CA}
+	}
+	if held := s.roots.Load(); held != nil && slices.EqualFunc(held.Certificates(), ders, func(c *x509.Certificate, der []byte) bool { return bytes.Equal(c.Raw, der) }) {
+		return nil
+	}
+	roots, err := rootsOf(ders...)
+	if err != nil {
+		return fmt.Errorf("take authorities: %w", err)
+	}
+	s.roots.Store(roots)
+	return nil
 }
 
 // name is what this node is called now.

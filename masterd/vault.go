@@ -55,7 +55,7 @@ func (v *vault) present() bool {
 // keyring goes last: while it is there, an interrupted removal is only repeated.
 func (v *vault) files() []string {
 	return []string{
-		v.at.CandidateCert(), v.at.SigningKey(), v.at.CandidateKey(),
+		v.at.CandidateCert(), v.at.SigningKey(), v.at.CandidateKey(), v.at.NextCandidateKey(),
 		v.at.RaftDB(), v.at.SnapshotDir(), v.at.RecoveryDir() + tmpSuffix, v.at.RecoveryDir(), v.at.RecoveryNote(), v.at.Keyring(),
 	}
 }
@@ -88,7 +88,7 @@ func (v *vault) openLocked(ctx seal.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := readClient(ring, v.at)
+	client, err := v.readClient(ring)
 	if err != nil {
 		return err
 	}
@@ -103,6 +103,9 @@ func (v *vault) ensure(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	ctx := seal.Context{Cluster: r.Cluster, Node: r.Node, Incarnation: r.Incarnation}
+	if r.Next {
+		return v.nextLocked(r)
+	}
 	if len(r.Certificate) > 0 {
 		if err := v.installLocked(ctx, r.Certificate); err != nil {
 			return rpc.CandidateKeys{}, err
@@ -151,7 +154,7 @@ func (v *vault) ringLocked(ctx seal.Context) (*seal.Keyring, error) {
 	if err := os.MkdirAll(v.at.MasterdDir(), 0o700); err != nil {
 		return nil, fmt.Errorf("create candidate keys: %w", err)
 	}
-	ring, err := seal.Ensure(v.at.Keyring(), ctx, v.at.SigningKey(), v.at.CandidateKey(), v.at.RaftDB(), v.at.SnapshotDir())
+	ring, err := seal.Ensure(v.at.Keyring(), ctx, v.at.SigningKey(), v.at.CandidateKey(), v.at.NextCandidateKey(), v.at.RaftDB(), v.at.SnapshotDir())
 	if err != nil {
 		return nil, fmt.Errorf("create candidate keys: %w", err)
 	}
@@ -190,8 +193,8 @@ func readSigning(ring *seal.Keyring, path string) (ed25519.PrivateKey, error) {
 }
 
 // readClient returns nil when no certificate is installed yet.
-func readClient(ring *seal.Keyring, at paths.Layout) (*tls.Certificate, error) {
-	text, err := os.ReadFile(at.CandidateCert())
+func (v *vault) readClient(ring *seal.Keyring) (*tls.Certificate, error) {
+	text, err := os.ReadFile(v.at.CandidateCert())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -202,30 +205,21 @@ func readClient(ring *seal.Keyring, at paths.Layout) (*tls.Certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnfit, err)
 	}
-	secret, err := ring.OpenFile(at.CandidateKey(), purposeClientKey)
-	if err != nil {
-		return nil, fmt.Errorf("read candidate key: %w", err)
+	pair, next, err := v.pairFor(ring, cert)
+	if err == nil && next {
+		err = v.promoteNext()
 	}
-	key, err := pki.ParseKey(secret)
 	if err != nil {
-		return nil, fmt.Errorf("read candidate key: %w", err)
-	}
-	pair, err := pki.NewPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errUnfit, err)
+		return nil, err
 	}
 	t := pair.TLS()
 	return &t, nil
 }
 
 func (v *vault) publicLocked(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
-	secret, err := v.ring.OpenFile(v.at.CandidateKey(), purposeClientKey)
+	key, err := readKey(v.ring, v.at.CandidateKey())
 	if err != nil {
-		return rpc.CandidateKeys{}, fmt.Errorf("read candidate key: %w", err)
-	}
-	key, err := pki.ParseKey(secret)
-	if err != nil {
-		return rpc.CandidateKeys{}, fmt.Errorf("read candidate key: %w", err)
+		return rpc.CandidateKeys{}, err
 	}
 	csr, err := pki.NewCSR(key)
 	if err != nil {

@@ -151,6 +151,16 @@ func (w worker) Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState
 	return w.l.ask.State(ctx, node)
 }
 
+// CertPrepare implements jobs.Cluster.
+func (w worker) CertPrepare(ctx context.Context, node cluster.NodeID, r rpc.CertPrepareRequest) (rpc.CertPrepareReply, error) {
+	return w.l.nodes.CertPrepare(ctx, node, r)
+}
+
+// CertInstall implements jobs.Cluster.
+func (w worker) CertInstall(ctx context.Context, node cluster.NodeID, r rpc.CertInstallRequest) (rpc.CertInstallReply, error) {
+	return w.l.nodes.CertInstall(ctx, node, r)
+}
+
 // Verify implements jobs.Cluster.
 func (w worker) Verify(ctx context.Context, op json.RawMessage, tell func(string)) (bool, error) {
 	view := func() (*state.State, *candmap.Verified) { return w.State(), w.l.held() }

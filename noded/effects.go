@@ -43,6 +43,7 @@ func (m *member) Revoke(ctx context.Context, old, next *candmap.View) {
 // the change may want to log in next.
 func (m *member) Apply(ctx context.Context, next *candmap.View) error {
 	m.dropEvictions(next)
+	rootsErr := m.followRoots(next) // masterd is told of them, too
 	var wg sync.WaitGroup
 	var keysErr, sessionsErr, masterdErr error
 	wg.Go(func() {
@@ -57,7 +58,7 @@ func (m *member) Apply(ctx context.Context, next *candmap.View) error {
 	if err := m.ssh.derive(ctx, next, false); err != nil {
 		m.log.Warn("SSH's client files do not follow the roster", zap.Error(err))
 	}
-	return errors.Join(m.finishRevoke(next), keysErr, sessionsErr, masterdErr)
+	return errors.Join(m.finishRevoke(next), rootsErr, keysErr, sessionsErr, masterdErr)
 }
 
 // finishRevoke looks again for calls that outlived their revocation.

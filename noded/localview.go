@@ -18,10 +18,15 @@ const viewPoll = 25 * time.Second
 func (m *member) localView(v, since *candmap.View) rpc.LocalViewReply {
 	r := rpc.LocalViewReply{
 		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Addresses: m.id.Addresses, Ports: m.id.Ports,
-		CA: m.roots.Certificates()[0].Raw, Fresh: m.keeper.Fresh(), LastHeard: m.keeper.Lease().Last(),
+		CA: m.caRoots().Certificates()[0].Raw, Fresh: m.keeper.Fresh(), LastHeard: m.keeper.Lease().Last(),
 		Term: m.terms.Highest().Term, Serial: m.serial.Load(), Evicted: m.evicted.list(),
 	}
 	r.Hints = m.hints.all()
+	if all := m.caRoots().Certificates(); len(all) > 1 {
+		for _, c := range all {
+			r.CAs = append(r.CAs, c.Raw)
+		}
+	}
 	if n := m.self(); n != nil {
 		r.Addresses = n.Addresses
 	}

@@ -2,12 +2,12 @@ package noded
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -33,7 +33,7 @@ type member struct {
 	log     *zap.Logger
 	audit   *audit.Log
 	id      identity
-	roots   *pki.Roots
+	roots   rootsFile
 	keeper  *candmap.Keeper
 	store   candmap.Store // the keeper's
 	server  *rpc.Server
@@ -78,6 +78,7 @@ type member struct {
 // liveCert is a certificate in use, which renewal replaces.
 type liveCert struct {
 	files pki.Files
+	turn  sync.Mutex // for whoever uses files
 	pair  atomic.Pointer[pki.Pair]
 }
 
@@ -93,6 +94,23 @@ func (c *liveCert) reload() error {
 	}
 	c.pair.Store(&p)
 	return nil
+}
+
+// prepare returns the key to use next.
+func (c *liveCert) prepare() (crypto.Signer, error) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	return c.files.Prepare()
+}
+
+// install uses a certificate from now on.
+func (c *liveCert) install(cert *x509.Certificate) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if err := c.files.Install(cert); err != nil {
+		return err
+	}
+	return c.reload()
 }
 
 func (c *liveCert) tls() (*tls.Certificate, error) {
@@ -128,13 +146,10 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 		m.logins.local = d.cfg.Addresses // other nodes share this machine
 	}
 	dir := d.cfg.Paths.NodeDir()
-	text, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
-	if err != nil {
-		return nil, fmt.Errorf("read CA: %w", err)
-	}
-	if m.roots, err = pki.ParseRoots(text); err != nil {
+	if err := m.roots.open(d.cfg.Paths.CACert()); err != nil {
 		return nil, err
 	}
+	var err error
 	for _, name := range []string{serverPair, identityPair} {
 		if m.certs[name], err = openCert(dir, name); err != nil {
 			return nil, err
@@ -145,6 +160,9 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	}
 	if err := m.openKeeper(); err != nil {
 		return nil, err
+	}
+	if err := m.followRoots(m.keeper.View()); err != nil {
+		m.log.Warn("the authorities of the roster are not kept on disk", zap.Error(err))
 	}
 	return m, m.open(ctx, dir)
 }
@@ -200,7 +218,7 @@ func (m *member) open(ctx context.Context, dir string) error {
 	return nil
 }
 
-func (m *member) caRoots() *pki.Roots { return m.roots }
+func (m *member) caRoots() *pki.Roots { return m.roots.get() }
 
 // listen opens the RPC port on the given addresses, or on all.
 func (c *Config) listen(ctx context.Context, port uint16) ([]net.Listener, error) {

@@ -83,7 +83,7 @@ func (m *member) misnamed(id pki.Identity) bool {
 // renewOne replaces one certificate. The roster lists the new key before the
 // master answers, so it can be used at once.
 func (m *member) renewOne(ctx context.Context, c *liveCert, kind string, old pki.Identity) error {
-	key, err := c.files.Prepare()
+	key, err := c.prepare()
 	if err != nil {
 		return err
 	}
@@ -99,14 +99,19 @@ func (m *member) renewOne(ctx context.Context, c *liveCert, kind string, old pki
 	if err != nil {
 		return err
 	}
-	id, err := pki.VerifyChain(m.roots, []*x509.Certificate{cert}, old.Kind, m.cfg.now())
+	id, err := pki.VerifyChain(m.caRoots(), []*x509.Certificate{cert}, old.Kind, m.cfg.now())
 	switch {
 	case err != nil:
 		return err
 	case id.Node != m.id.Node || id.Pin != req.pin:
 		return cluster.Errorf(cluster.CodeIdentityMismatch, "the master issued a certificate for another node or key")
 	}
-	if err := c.files.Install(cert); err != nil {
+	return m.use(c, kind, cert, old, id)
+}
+
+// use installs a certificate that was checked.
+func (m *member) use(c *liveCert, kind string, cert *x509.Certificate, old, id pki.Identity) error {
+	if err := c.install(cert); err != nil {
 		return err
 	}
 	m.audit.Write(audit.Event{
@@ -114,9 +119,6 @@ func (m *member) renewOne(ctx context.Context, c *liveCert, kind string, old pki
 		Before: audit.Values{"not_after": old.NotAfter.Format(time.RFC3339)}, After: audit.Values{"not_after": id.NotAfter.Format(time.RFC3339)},
 	})
 	m.log.Info("certificate renewed", zap.String("kind", kind), zap.Time("not_after", id.NotAfter))
-	if err := c.reload(); err != nil {
-		return err
-	}
 	m.news.ring()
 	return nil
 }

@@ -38,6 +38,7 @@ func (m *member) serveState(ctx context.Context, _ *rpc.Request) (any, error) {
 	m.stateOfAsking(v, &s)
 	s.HostKeys = m.hosts.keys()
 	s.GossipKeys = digestsOf(*m.ring.Load())
+	s.Roots = m.roots.digests()
 	return s, nil
 }
 

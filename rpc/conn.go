@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -154,6 +155,12 @@ func (c *conn) identify(cs tls.ConnectionState) (Peer, error) {
 		return peer, cluster.Errorf(cluster.CodeNoMap, "this node belongs to no cluster yet")
 	}
 	id, err := pki.VerifyAny(roots, cs.PeerCertificates, c.srv.cfg.Now(), pki.KindCandidate, pki.KindIdentity)
+	if strange := (x509.UnknownAuthorityError{}); errors.As(err, &strange) {
+		// Nobody vouches for it, and so it says nothing: its holder is a stranger
+		// like one without. A node that was away while the authority was changed
+		// gets from such strangers the map that names the new one.
+		return Peer{}, nil
+	}
 	if err != nil {
 		return peer, err
 	}

@@ -23,10 +23,6 @@ import (
 func TestBadCertificatesEndTheHandshake(t *testing.T) {
 	w := newWorld(t)
 	srv := w.serve(4, nil)
-	otherCA, err := pki.NewCA(ct.Cluster, "cluster.example", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
 	long := time.Now().Add(-pki.LifetimeNode - 24*time.Hour)
 	oldCA, err := pki.NewCA(ct.Cluster, "cluster.example", long)
 	if err != nil {
@@ -39,7 +35,6 @@ func TestBadCertificatesEndTheHandshake(t *testing.T) {
 	chain := *w.cert(pki.KindCandidate, 1)
 	chain.Certificate = append(chain.Certificate[:1:1], w.ca.Cert.Raw)
 	for name, cert := range map[string]*tls.Certificate{
-		"of another CA":        w.issue(otherCA, pki.KindCandidate, 1, time.Now()),
 		"expired":              w.issue(oldCA, pki.KindIdentity, 4, long),
 		"a server's":           w.cert(pki.KindServer, 4),
 		"RAPI's":               w.cert(pki.KindRAPI, 1),

@@ -140,7 +140,7 @@ type LocalViewReply struct {
 	Incarnation uint64             `json:"incarnation"`
 	Addresses   []netip.Addr       `json:"addresses"`
 	Ports       cluster.Ports      `json:"ports"`
-	CA          []byte             `json:"ca"`     // DER
+	CA          []byte             `json:"ca"`     // DER; the first of CAs
 	Map         candmap.Envelope   `json:"map"`    // the current one
 	Chain       []candmap.Envelope `json:"chain"`  // authority changes and recent maps before it
 	Beacon      *candmap.Envelope  `json:"beacon"` // the newest one heard
@@ -152,6 +152,8 @@ type LocalViewReply struct {
 	Evicted     []Eviction         `json:"evicted,omitempty"`
 
 	Hints map[cluster.NodeID][]netip.Addr `json:"hints,omitempty"` // see PeersRequest
+
+	CAs [][]byte `json:"cas,omitempty"` // DER: all that are trusted, if more than one is
 }
 
 // BootstrapRequest asks masterd to found a cluster with this node alone.
@@ -186,6 +188,8 @@ type LocalKeysRequest struct {
 	Incarnation uint64         `json:"incarnation"`
 	Name        cluster.Name   `json:"name"`
 	Certificate []byte         `json:"certificate"` // DER; empty: none yet
+
+	Next bool `json:"next,omitempty"` // asks for the client key that is to be used next
 }
 
 // LocalKeysReply tells whether masterd holds candidate keys.

@@ -191,6 +191,7 @@ type NodeState struct {
 
 	HostKeys   []cluster.SSHKey `json:"host_keys,omitempty"`   // that its sshd is configured with; absent: not known
 	GossipKeys []cluster.Digest `json:"gossip_keys,omitempty"` // of the keys that it understands; it sends with the first
+	Roots      []cluster.Digest `json:"roots,omitempty"`       // SHA-256 of the certificates of the authorities that it trusts
 }
 
 // AddressState is what became of the cluster address on one node.

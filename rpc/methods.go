@@ -80,6 +80,12 @@ var (
 	MethodSSHProbe   = Method{Name: "ssh-probe", Verb: http.MethodPost, Path: "/v1/ssh/probe", Tier: TierMaster, MaxBody: 8 << 20, MaxReply: 4 << 20, Timeout: raftCall}
 )
 
+// Those that renew certificates of a node.
+var (
+	MethodCertPrepare = Method{Name: "certificate-prepare", Verb: http.MethodPost, Path: "/v1/certificate/prepare", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
+	MethodCertInstall = Method{Name: "certificate-install", Verb: http.MethodPost, Path: "/v1/certificate/install", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
+)
+
 // The methods of masterd.
 var (
 	MethodAdmit       = Method{Name: "admit", Verb: http.MethodPost, Path: "/v1/admit", MaxBody: smallBody, MaxReply: 128 << 20, Timeout: slowCall}
@@ -94,7 +100,7 @@ var (
 func NodedMethods() []Method {
 	return []Method{
 		MethodVersion, MethodHealth, MethodMapPut, MethodBeaconPut, MethodMapGet,
-		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodHooks, MethodSSHProbe, MethodProbe,
+		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodCertPrepare, MethodCertInstall, MethodHooks, MethodSSHProbe, MethodProbe,
 	}
 }
 

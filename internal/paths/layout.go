@@ -83,6 +83,9 @@ func (l Layout) CandidateCert() string { return l.In("/var/lib/rolekey/masterd/c
 // CandidateKey is the private key of CandidateCert.
 func (l Layout) CandidateKey() string { return l.In("/var/lib/rolekey/masterd/candidate.key") }
 
+// NextCandidateKey is the client key that is to be used next.
+func (l Layout) NextCandidateKey() string { return l.CandidateKey() + ".next" }
+
 // SigningKey signs maps and beacons.
 func (l Layout) SigningKey() string { return l.In("/var/lib/rolekey/masterd/signing.key") }
 
