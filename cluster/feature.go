@@ -10,5 +10,5 @@ package cluster
 //	3  SSH settings in the index of the roster, shared SSH keys in the map,
 //	   the kind of key in orders to make keys; users and administrators of
 //	   the remote API; host keys that nodes change themselves; authorities
-//	   and gossip keys in the index of the roster
+//	   and gossip keys in the index of the roster; the call to repair files
 const FeatureLevel = 3

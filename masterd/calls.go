@@ -92,6 +92,13 @@ func (c calls) KeyDestroyAt(ctx context.Context, to rpc.Target) (rpc.KeyDestroyR
 	return reply, err
 }
 
+// Repair has a node put its own files right.
+func (c calls) Repair(ctx context.Context, node cluster.NodeID) (rpc.RepairReply, error) {
+	var reply rpc.RepairReply
+	err := c.order(ctx, node, rpc.MethodRepair, struct{}{}, &reply)
+	return reply, err
+}
+
 // State asks a node for what verify needs.
 func (c calls) State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error) {
 	var s rpc.NodeState

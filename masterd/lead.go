@@ -29,6 +29,7 @@ type leader struct {
 	sign    signFunc
 	nodes   nodeKeys
 	ask     verify.Nodes
+	repairs nodeRepairs
 	scripts hooks.Asker
 	alive   func(ctx context.Context, voter cluster.NodeID) bool // its masterd answers
 	evicts  func(cluster.NodeID) bool                            // nil: nobody
@@ -51,6 +52,11 @@ type leader struct {
 	levelAsked time.Time                    // when the nodes were asked last whether they are upgraded
 	again      map[cluster.NodeID]time.Time // when a job was last given to promote a node again
 	former     cluster.NodeID               // the master before this one; zero: this node was it
+}
+
+// nodeRepairs has nodes put their own files right.
+type nodeRepairs interface {
+	Repair(ctx context.Context, node cluster.NodeID) (rpc.RepairReply, error)
 }
 
 // run leads until ctx ends or something fails; then raft elects again.

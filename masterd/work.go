@@ -141,6 +141,16 @@ func (w worker) KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCre
 	return w.l.nodes.KeyCreate(ctx, node, r)
 }
 
+// repairTimeout bounds how long a node may take to put its files right.
+const repairTimeout = 15 * time.Second
+
+// Repair implements jobs.Cluster.
+func (w worker) Repair(ctx context.Context, node cluster.NodeID) (rpc.RepairReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
+	defer cancel()
+	return w.l.repairs.Repair(ctx, node)
+}
+
 // KeyDestroy implements jobs.Cluster.
 func (w worker) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error) {
 	return w.l.nodes.KeyDestroy(ctx, node)
@@ -162,7 +172,7 @@ func (w worker) CertInstall(ctx context.Context, node cluster.NodeID, r rpc.Cert
 }
 
 // Verify implements jobs.Cluster.
-func (w worker) Verify(ctx context.Context, op json.RawMessage, tell func(string)) (bool, error) {
+func (w worker) Verify(ctx context.Context, op json.RawMessage, tell func(string)) (verify.Report, error) {
 	view := func() (*state.State, *candmap.Verified) { return w.State(), w.l.held() }
 	ask := verifier{w.l.ask, w}
 	return verify.Run(ctx, ask, view, op, w.Now, tell)

@@ -7,12 +7,9 @@ import (
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -33,12 +30,13 @@ const (
 )
 
 // serveFacts tells what verify wants to know beyond the node's state.
-func (m *member) serveFacts(_ context.Context, q *rpc.Request) (any, error) {
+func (m *member) serveFacts(ctx context.Context, q *rpc.Request) (any, error) {
 	var req rpc.FactsRequest
 	if err := q.Decode(&req); err != nil {
 		return nil, err
 	}
 	f := rpc.NodeFacts{Files: m.derivedFiles(), Modes: m.wrongModes(), Copies: m.copies(req.Keys), Gossip: []cluster.NodeID{}}
+	f.Derived = m.ssh.differs(ctx, m.keeper.View())
 	for _, o := range m.gossip.Members() {
 		if o.State == gossip.StateAlive {
 			f.Gossip = append(f.Gossip, o.Node)
@@ -55,41 +53,6 @@ func (m *member) derivedFiles() map[string]cluster.Digest {
 		if err == nil && text != nil {
 			out["ssconf_"+name] = cluster.DigestOf(text)
 		}
-	}
-	return out
-}
-
-// wrongModes finds files of ours that others may read or write who must not.
-func (m *member) wrongModes() []string {
-	at := m.cfg.Paths
-	var out []string
-	check := func(path string, most fs.FileMode, owners ...int) {
-		info, err := os.Lstat(path)
-		if err != nil {
-			return
-		}
-		if extra := info.Mode().Perm() &^ most; extra != 0 && info.Mode()&fs.ModeSymlink == 0 {
-			out = append(out, fmt.Sprintf("%s has mode %04o, want at most %04o", path, info.Mode().Perm(), most))
-		}
-		if info.Mode()&fs.ModeSymlink != 0 {
-			out = append(out, path+" is a symbolic link")
-		}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok && !slices.Contains(owners, int(st.Uid)) {
-			out = append(out, fmt.Sprintf("%s belongs to user %d", path, st.Uid))
-		}
-	}
-	own := os.Geteuid()
-	check(at.NodeDir(), 0o755, own)
-	for _, name := range []string{"server.key", "server.key.next", "node.key", "node.key.next", gossipFile} {
-		check(filepath.Join(at.NodeDir(), name), 0o600, own)
-	}
-	check(at.SSHDir(), 0o700, own)
-	for _, name := range []string{"id", "id.next", "id.other"} {
-		check(filepath.Join(at.SSHDir(), name), 0o600, own)
-	}
-	masterd := userOf(at.MasterdDir(), own)
-	for _, path := range []string{at.CandidateKey(), at.SigningKey(), at.Keyring(), at.RaftDB()} {
-		check(path, 0o600, masterd, own)
 	}
 	return out
 }

@@ -92,7 +92,7 @@ func TestCopiesAreFound(t *testing.T) {
 	if modes := m.wrongModes(); len(modes) != 0 {
 		t.Errorf("modes: %q", modes)
 	}
-	if err := os.Chmod(m.keys.dir.PrivateFile(), 0o644); err != nil {
+	if err := os.Chmod(m.cfg.Paths.ServerKey(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if modes := m.wrongModes(); len(modes) != 1 {

@@ -21,6 +21,7 @@ func (m *member) routes() {
 	m.server.Handle(rpc.MethodKeyDestroy, m.destroyKey)
 	m.server.Handle(rpc.MethodCertPrepare, m.prepareCerts)
 	m.server.Handle(rpc.MethodCertInstall, m.installCerts)
+	m.server.Handle(rpc.MethodRepair, m.repair)
 	m.server.Handle(rpc.MethodHooks, m.runHooks)
 	m.server.Handle(rpc.MethodSSHProbe, m.probeSSH)
 	m.server.Handle(rpc.MethodProbe, m.serveProbe)

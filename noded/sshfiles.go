@@ -268,10 +268,15 @@ func hostsOf(r *candmap.Roster) []sshkeys.Host {
 	return hosts
 }
 
+// dropIn renders ssh's configuration.
+func (f clientFacts) dropIn() ([]byte, error) {
+	c := f.config
+	c.Bind = sourcePicker{own: f.own, route: routeFrom}.to
+	return c.Render(f.hosts)
+}
+
 func (s *sshFiles) dropIn(from clientFacts) error {
-	c := from.config
-	c.Bind = sourcePicker{own: from.own, route: routeFrom}.to
-	text, renderErr := c.Render(from.hosts)
+	text, renderErr := from.dropIn()
 	if text == nil {
 		return renderErr
 	}

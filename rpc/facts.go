@@ -16,6 +16,14 @@ type NodeFacts struct {
 	Modes  []string                  `json:"modes"`  // for people: files whose mode or owner is not as it should be
 	Copies []KeyCopy                 `json:"copies"` // private halves of Keys that lie where Rolekey did not put them
 	Gossip []cluster.NodeID          `json:"gossip"` // nodes that gossip believes alive, this one among them
+
+	Derived []string `json:"derived,omitempty"` // for people: files of ssh that are not as the roster says
+}
+
+// RepairReply is what a node put right of its own files, for people.
+type RepairReply struct {
+	Done     []string `json:"done"`
+	Problems []string `json:"problems,omitempty"` // what it could not put right
 }
 
 // KeyCopy is a private key that was found.

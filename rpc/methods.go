@@ -75,6 +75,7 @@ var (
 	MethodFacts      = Method{Name: "facts", Verb: http.MethodPost, Path: "/v1/facts", Tier: TierMaster, MaxBody: 1 << 20, MaxReply: 4 << 20, Timeout: slowCall}
 	MethodKeyCreate  = Method{Name: "key-create", Verb: http.MethodPost, Path: "/v1/key/create", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodKeyDestroy = Method{Name: "key-destroy", Verb: http.MethodPost, Path: "/v1/key/destroy", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
+	MethodRepair     = Method{Name: "repair", Verb: http.MethodPost, Path: "/v1/repair", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodHooks      = Method{Name: "hooks", Verb: http.MethodPost, Path: "/v1/hooks", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodProbe      = Method{Name: "probe", Verb: http.MethodPost, Path: "/v1/probe", Tier: TierMaster, MaxBody: smallBody, MaxReply: smallBody, Timeout: slowCall}
 	MethodSSHProbe   = Method{Name: "ssh-probe", Verb: http.MethodPost, Path: "/v1/ssh/probe", Tier: TierMaster, MaxBody: 8 << 20, MaxReply: 4 << 20, Timeout: raftCall}
@@ -100,7 +101,7 @@ var (
 func NodedMethods() []Method {
 	return []Method{
 		MethodVersion, MethodHealth, MethodMapPut, MethodBeaconPut, MethodMapGet,
-		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodCertPrepare, MethodCertInstall, MethodHooks, MethodSSHProbe, MethodProbe,
+		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodCertPrepare, MethodCertInstall, MethodRepair, MethodHooks, MethodSSHProbe, MethodProbe,
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"rolekey/masterd/hooks"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
+	"rolekey/masterd/verify"
 	"rolekey/rpc"
 )
 
@@ -60,9 +61,11 @@ type Cluster interface {
 	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
 	// Inspect asks a node what it is like now.
 	Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
-	// Verify checks the cluster, tells each line of its report, and returns
-	// whether all is well.
-	Verify(ctx context.Context, op json.RawMessage, tell func(line string)) (bool, error)
+	// Repair has a node put its own files right.
+	Repair(ctx context.Context, node cluster.NodeID) (rpc.RepairReply, error)
+	// Verify checks the cluster, tells each line of its report, and returns what
+	// it found.
+	Verify(ctx context.Context, op json.RawMessage, tell func(line string)) (verify.Report, error)
 	// Hooks has nodes run the administrator's scripts.
 	Hooks(ctx context.Context, c hooks.Call) hooks.Report
 }

@@ -11,6 +11,7 @@ import (
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
+	"rolekey/masterd/verify"
 	"rolekey/rpc"
 )
 
@@ -373,6 +374,7 @@ func TestVerifyJob(t *testing.T) {
 	w := newWorld(t, 1, 1)
 	wantSuccess(t, w.finish(w.submit(`{"OP_ID":"OP_CLUSTER_VERIFY"}`)), `true`)
 	w.report = []string{"* Verifying", "  - ERROR: node x: y"}
+	w.findings = []*verify.Finding{{Severity: "ERROR"}}
 	j := w.finish(w.submit(`{"OP_ID":"OP_CLUSTER_VERIFY"}`))
 	wantSuccess(t, j, `false`)
 	if logOf(j) != "* Verifying\n  - ERROR: node x: y\n" {

@@ -13,7 +13,20 @@ func clusterVerify(ctx context.Context, r *run, raw json.RawMessage) (json.RawMe
 	if err := r.flush(ctx); err != nil {
 		return nil, err
 	}
-	ok, err := r.c.Verify(ctx, raw, r.say)
+	var op struct {
+		Repair bool `json:"repair"`
+	}
+	if err := json.Unmarshal(raw, &op); err != nil {
+		return nil, errUnreadable
+	}
+	report, err := r.c.Verify(ctx, raw, r.say)
+	if err != nil {
+		return nil, err
+	}
+	ok := report.OK()
+	if op.Repair && len(report.Findings) > 0 {
+		ok, err = r.repair(ctx, report)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
+	"rolekey/masterd/verify"
 	"rolekey/pki"
 	"rolekey/rpc"
 	"rolekey/sshkeys"
@@ -57,6 +58,7 @@ type world struct {
 	raft     []cluster.NodeID // servers that raft has and the map has no more
 	calls    []string
 	report   []string                        // of verify
+	findings []*verify.Finding               // of verify
 	verdict  error                           // of verify
 	untilEnd bool                            // a verification takes until it is ended
 	scripts  func(c hooks.Call) hooks.Report // nil: no node has hooks
@@ -369,16 +371,16 @@ func (w *world) KeyDestroy(ctx context.Context, node cluster.NodeID) (reply rpc.
 	return reply, err
 }
 
-func (w *world) Verify(ctx context.Context, _ json.RawMessage, tell func(string)) (bool, error) {
+func (w *world) Verify(ctx context.Context, _ json.RawMessage, tell func(string)) (verify.Report, error) {
 	err := w.call(ctx, "verify", func() error { return w.verdict })
 	if w.untilEnd {
 		<-ctx.Done()
-		return false, context.Cause(ctx)
+		return verify.Report{}, context.Cause(ctx)
 	}
 	for _, line := range w.report {
 		tell(line)
 	}
-	return len(w.report) == 0, err
+	return verify.Report{Findings: w.findings}, err
 }
 
 func (w *world) Hooks(ctx context.Context, c hooks.Call) (report hooks.Report) {

@@ -190,5 +190,8 @@ func (a *api) verify(r *http.Request) (any, error) {
 			return nil, err
 		}
 	}
+	if v.Repair && !callerOf(r).Permission.Allows(cluster.PermissionAdmin) {
+		return nil, errForbidden
+	}
 	return a.submit(r, opcode{ID: "OP_CLUSTER_VERIFY", Verify: &v}, "CLUSTER_VERIFY")
 }

@@ -19,6 +19,10 @@ const LevelRenew = 3
 // LevelRAPI is the one from which on the state has users of the remote API.
 const LevelRAPI = 3
 
+// LevelRepair is the one from which on nodes put their own files right when the
+// master asks.
+const LevelRepair = 3
+
 // leveled is implemented by bodies that a replica of an earlier release would
 // not understand.
 type leveled interface {

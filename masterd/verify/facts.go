@@ -27,7 +27,10 @@ func (c *check) facts(ctx context.Context) {
 			return
 		}
 		for _, m := range f.Modes {
-			c.node(n, CodeNodeFileCheck, "%s", m)
+			c.node(n, CodeNodeFileCheck, "%s", m).cure(RepairNode, "gnt-cluster verify --repair")
+		}
+		for _, d := range f.Derived {
+			c.node(n, CodeNodeSSH, "%s", d).cure(RepairNode, "gnt-cluster verify --repair")
 		}
 		c.copies(n, f)
 		c.neighbours(n, f)
@@ -48,7 +51,7 @@ const (
 func (c *check) settledFacts(ctx context.Context) map[cluster.NodeID]rpc.NodeFacts {
 	for try := 1; ; try++ {
 		found, failed := c.askFacts(ctx)
-		if try == filesTries || alike(found) {
+		if try == filesTries || alike(found) && !slices.ContainsFunc(slices.Collect(maps.Values(found)), derivedDiffers) {
 			c.tellFailed(failed)
 			return found
 		}
@@ -59,6 +62,10 @@ func (c *check) settledFacts(ctx context.Context) map[cluster.NodeID]rpc.NodeFac
 		}
 	}
 }
+
+// derivedDiffers reports that a file of ssh is not as it should be: noded may be
+// about to put it right.
+func derivedDiffers(f rpc.NodeFacts) bool { return len(f.Derived) > 0 }
 
 func alike(found map[cluster.NodeID]rpc.NodeFacts) bool {
 	var first map[string]cluster.Digest
@@ -125,7 +132,8 @@ func (c *check) copies(n *state.Node, f rpc.NodeFacts) {
 				owner = string(e.Name)
 			}
 		}
-		c.node(n, CodeNodeKey, "A copy of the private SSH key of %s (%s) lies in %s: remove it, and replace the key with 'gnt-cluster renew-crypto --new-ssh-keys'", owner, sshkeys.Fingerprint(k.Key), k.Path)
+		c.node(n, CodeNodeKey, "A copy of the private SSH key of %s (%s) lies in %s: remove it, and replace the key with 'gnt-cluster renew-crypto --new-ssh-keys'", owner, sshkeys.Fingerprint(k.Key), k.Path).
+			cure(RepairNone, "on %s: shred -u '%s'; on the master: gnt-cluster renew-crypto --new-ssh-keys", n.Name, k.Path)
 	}
 }
 
@@ -139,7 +147,8 @@ func (c *check) neighbours(n *state.Node, f rpc.NodeFacts) {
 		}
 	})
 	if len(missing) > 0 {
-		c.line("WARNING", CodeNodeNet, "node", string(n.Name), fmt.Sprintf("gossip does not reach %s: is port %d open between them, tcp and udp?", strings.Join(missing, ", "), n.Ports.Gossip))
+		c.line("WARNING", CodeNodeNet, "node", string(n.Name), fmt.Sprintf("gossip does not reach %s: is port %d open between them, tcp and udp?", strings.Join(missing, ", "), n.Ports.Gossip)).
+			cure(RepairNone, "open port %d, tcp and udp, between %s and %s", n.Ports.Gossip, n.Name, strings.Join(missing, ", "))
 	}
 }
 
@@ -172,7 +181,7 @@ func (c *check) file(name string, found map[cluster.NodeID]rpc.NodeFacts) {
 		}
 	})
 	if len(missing) > 0 {
-		c.report(CodeClusterFileCheck, "cluster", "", "File %s is missing from node(s) %s", name, strings.Join(missing, ", "))
+		c.report(CodeClusterFileCheck, "cluster", "", "File %s is missing from node(s) %s", name, strings.Join(missing, ", ")).cure(RepairPush, "gnt-cluster redist-conf")
 	}
 	if len(holders) < 2 {
 		return
@@ -183,7 +192,7 @@ func (c *check) file(name string, found map[cluster.NodeID]rpc.NodeFacts) {
 	}) {
 		variants = append(variants, fmt.Sprintf("variant %d on %s", len(variants)+1, strings.Join(holders[d], ", ")))
 	}
-	c.report(CodeClusterFileCheck, "cluster", "", "File %s found with %d different checksums (%s)", name, len(holders), strings.Join(variants, "; "))
+	c.report(CodeClusterFileCheck, "cluster", "", "File %s found with %d different checksums (%s)", name, len(holders), strings.Join(variants, "; ")).cure(RepairPush, "gnt-cluster redist-conf")
 }
 
 // software tells of releases that differ: a roll-out is not finished.
@@ -219,7 +228,8 @@ func (c *check) voting(ctx context.Context) {
 		case !slices.Contains(members, id):
 			c.report(CodeClusterConfig, "node", c.name(id), "It is a master candidate, and no member of raft: it receives no changes")
 		case !v.Reachable(id):
-			c.line("WARNING", CodeClusterConfig, "node", c.name(id), "its master daemon has not answered lately")
+			c.line("WARNING", CodeClusterConfig, "node", c.name(id), "its master daemon has not answered lately").
+				cure(RepairNone, "on %s: systemctl restart rolekey-masterd", c.name(id))
 		case slices.Contains(v.RaftNonvoters, id) && !v.CaughtUp(id):
 			c.line("WARNING", CodeClusterConfig, "node", c.name(id), "its copy of the log is behind")
 		}

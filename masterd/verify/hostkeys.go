@@ -29,7 +29,8 @@ func (c *check) hostKeys() {
 			return // said above
 		}
 		c.node(n, CodeNodeSSH, "its sshd has the host keys %s, and the roster has %s: noded there tells the master by itself within a minute, once sshd runs with them; its log says why it does not, and a machine that was installed anew must be added again: gnt-node add --readd %s",
-			prints(a.HostKeys), prints(n.HostKeys), n.Name)
+			prints(a.HostKeys), prints(n.HostKeys), n.Name).
+			cure(RepairNone, "on %s: systemctl restart ssh; if the machine was installed anew: gnt-node add --readd %s", n.Name, n.Name)
 	})
 	c.clones()
 }
@@ -40,7 +41,8 @@ func (c *check) pendingHostKeys(n *state.Node, p *state.PendingHostKeys) {
 		what = "insists on host keys of its sshd that were rejected"
 	}
 	c.node(n, CodeNodeSSH, "%s: %s, port %d, instead of %s, port %d; ssh from other nodes refuses it until then: gnt-node accept-host-keys %s",
-		what, prints(p.Keys), p.Port, prints(n.HostKeys), n.Ports.SSH, n.Name)
+		what, prints(p.Keys), p.Port, prints(n.HostKeys), n.Ports.SSH, n.Name).
+		cure(RepairNone, "gnt-node accept-host-keys %s; with --reject, if nobody there changed them", n.Name)
 }
 
 // clones warns of nodes that could pass for one another.
@@ -49,7 +51,8 @@ func (c *check) clones() {
 	for _, n := range c.s.SortedNodes() {
 		for _, k := range n.HostKeys {
 			if other, ok := holder[string(k.Blob)]; ok {
-				c.line("WARNING", CodeNodeSSH, "node", string(n.Name), "has the host key "+sshkeys.Fingerprint(k)+" of node "+string(other)+", too: make new ones on one of them with ssh-keygen -A, and restart its sshd")
+				c.line("WARNING", CodeNodeSSH, "node", string(n.Name), "has the host key "+sshkeys.Fingerprint(k)+" of node "+string(other)+", too: make new ones on one of them with ssh-keygen -A, and restart its sshd").
+					cure(RepairNone, "on %s: rm /etc/ssh/ssh_host_* && ssh-keygen -A && systemctl restart ssh", n.Name)
 				continue
 			}
 			holder[string(k.Blob)] = n.Name

@@ -35,6 +35,7 @@ type field struct {
 	voting  func(*roles.View)
 	opts    string
 	lines   []string
+	report  Report
 }
 
 func newField(t *testing.T) *field {
@@ -198,7 +199,7 @@ func (f *field) run() (bool, []string) {
 	f.t.Helper()
 	f.lines = nil
 	var bad []string
-	ok, err := Run(f.t.Context(), f, func() (*state.State, *candmap.Verified) { return f.lab.S, f.held }, json.RawMessage(f.opts),
+	report, err := Run(f.t.Context(), f, func() (*state.State, *candmap.Verified) { return f.lab.S, f.held }, json.RawMessage(f.opts),
 		func() time.Time { return f.lab.Now }, func(line string) {
 			f.lines = append(f.lines, line)
 			if strings.HasPrefix(line, "  - ") && !strings.HasPrefix(line, "  - NOTICE") {
@@ -208,5 +209,11 @@ func (f *field) run() (bool, []string) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return ok, bad
+	for _, found := range report.Findings {
+		if found.Remedy == "" || strings.Contains(found.Remedy, "NAME") {
+			f.t.Errorf("what to do about %q: %q", found.Text, found.Remedy)
+		}
+	}
+	f.report = report
+	return report.OK(), bad
 }

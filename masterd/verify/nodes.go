@@ -21,20 +21,23 @@ func (c *check) maps() {
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		switch {
 		case a.Version != c.held.At():
-			c.node(n, CodeNodeMap, "enforces candidate map %s instead of %s", a.Version, c.held.At())
+			c.node(n, CodeNodeMap, "enforces candidate map %s instead of %s", a.Version, c.held.At()).cure(RepairPush, "gnt-cluster redist-conf")
 		case a.Hash != c.held.Hash:
-			c.node(n, CodeNodeMap, "enforces another candidate map %s: hash %s instead of %s", a.Version, a.Hash.Short(), c.held.Hash.Short())
+			c.node(n, CodeNodeMap, "enforces another candidate map %s: hash %s instead of %s", a.Version, a.Hash.Short(), c.held.Hash.Short()).
+				cure(RepairNone, "keep its folder map/ as evidence, and then add it again: gnt-node add --readd %s; if it is a voter: gnt-cluster evict %s on the others", n.Name, n.Name)
 		case a.Roster != c.held.Roster:
-			c.node(n, CodeNodeMap, "uses an older roster than map %s names", a.Version)
+			c.node(n, CodeNodeMap, "uses an older roster than map %s names", a.Version).cure(RepairPush, "gnt-cluster redist-conf")
 		}
 		if a.LeaseSeconds != c.held.LeaseSeconds || a.Policy != c.held.Policy {
-			c.node(n, CodeNodeMap, "has lease %d s and policy %s instead of %d s and %s", a.LeaseSeconds, a.Policy, c.held.LeaseSeconds, c.held.Policy)
+			c.node(n, CodeNodeMap, "has lease %d s and policy %s instead of %d s and %s", a.LeaseSeconds, a.Policy, c.held.LeaseSeconds, c.held.Policy).cure(RepairPush, "gnt-cluster redist-conf")
 		}
 		if !a.Fresh {
-			c.node(n, CodeNodeMap, "its candidate map is stale: it has heard no beacon in time")
+			c.node(n, CodeNodeMap, "its candidate map is stale: it has heard no beacon in time").
+				cure(RepairPush, "gnt-cluster redist-conf; if it stays so, a firewall or the clock of %s is in the way", n.Name)
 		}
 		if a.Forks > 0 {
-			c.node(n, CodeNodeMap, "holds evidence of %d signed map(s) that contradict another of the same version: signing keys were misused or a voter's disk was copied", a.Forks)
+			c.node(n, CodeNodeMap, "holds evidence of %d signed map(s) that contradict another of the same version: signing keys were misused or a voter's disk was copied", a.Forks).
+				cure(RepairNone, "look at the files in map/evidence on %s: they name who signed; gnt-cluster renew-crypto --new-signing-keys, then remove these files and restart noded there", n.Name)
 		}
 		if skew := a.Time.Sub(c.now); skew.Abs() > maxSkew {
 			c.node(n, CodeNodeTime, "Node time diverges by at least %.1fs from master node time", skew.Abs().Seconds())
@@ -55,7 +58,8 @@ func (c *check) certificates() {
 		c.expiry(n, "identity", a.IdentityEnds)
 		for _, d := range a.Client {
 			if other, ok := users[d]; ok {
-				c.node(n, CodeClientCert, "uses the same candidate certificate as node %s", other)
+				c.node(n, CodeClientCert, "uses the same candidate certificate as node %s", other).
+					cure(RepairNone, "gnt-cluster renew-crypto --new-node-certificates --node %s", other)
 			}
 			users[d] = n.Name
 		}
@@ -69,19 +73,20 @@ func (c *check) clientCertificate(n *state.Node, a rpc.NodeState) {
 		owner := c.held.ByClient(d)
 		switch {
 		case owner != nil && owner.UUID != n.UUID && entry == nil:
-			c.node(n, CodeClientCert, "Node '%s' is not a master candidate and is incorrectly using a certificate of another node which is master candidate %s.", n.Name, owner.Name)
+			c.node(n, CodeClientCert, "Node '%s' is not a master candidate and is incorrectly using a certificate of another node which is master candidate %s.", n.Name, owner.Name).
+				cure(RepairKeys, "gnt-cluster verify --repair, and then, since %s has the key too: gnt-cluster renew-crypto --new-node-certificates --node %s", n.Name, owner.Name)
 		case owner != nil && owner.UUID != n.UUID:
-			c.node(n, CodeClientCert, "Master candidate '%s' is using a certificate of another node.", n.Name)
+			c.rekeyable(c.node(n, CodeClientCert, "Master candidate '%s' is using a certificate of another node.", n.Name), n)
 		}
 	}
 	isCandidate := n.Flags.MasterCandidate
 	switch {
 	case isCandidate && entry == nil:
-		c.node(n, CodeClientCert, "The master candidate '%s' does not have an entry in the map of candidate certificates.", n.Name)
+		c.node(n, CodeClientCert, "The master candidate '%s' does not have an entry in the map of candidate certificates.", n.Name).cure(RepairPush, "gnt-cluster redist-conf")
 	case !isCandidate && entry != nil:
-		c.node(n, CodeClientCert, "Node '%s' is not a master candidate, but still listed in the map of master candidate certificates.", n.Name)
+		c.node(n, CodeClientCert, "Node '%s' is not a master candidate, but still listed in the map of master candidate certificates.", n.Name).cure(RepairPush, "gnt-cluster redist-conf")
 	case isCandidate && !slices.ContainsFunc(a.Client, func(d cluster.Digest) bool { return slices.Contains(entry.Client, d) }):
-		c.node(n, CodeClientCert, "Client certificate digest of master candidate '%s' does not match its entry in the candidate map. Expected: %s", n.Name, entry.Client[0])
+		c.rekeyable(c.node(n, CodeClientCert, "Client certificate digest of master candidate '%s' does not match its entry in the candidate map. Expected: %s", n.Name, entry.Client[0]), n)
 	}
 }
 
@@ -102,24 +107,25 @@ func (c *check) keys() {
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		entry := c.held.Candidate(n.UUID)
 		if entry == nil && a.MasterKeys {
-			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but holds candidate keys", n.Name)
+			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but holds candidate keys", n.Name).cure(RepairKeys, "gnt-cluster verify --repair")
 		}
 		if entry == nil && len(a.KeyFiles) > 0 {
-			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but these key files lie on it: %s", n.Name, strings.Join(a.KeyFiles, ", "))
+			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but these key files lie on it: %s", n.Name, strings.Join(a.KeyFiles, ", ")).
+				cure(RepairKeys, "gnt-cluster verify --repair; or on %s: rm %s", n.Name, strings.Join(a.KeyFiles, " "))
 		}
 		if entry != nil && !a.MasterKeys {
-			c.node(n, CodeNodeKey, "Master candidate '%s' holds no candidate keys", n.Name)
+			c.rekeyable(c.node(n, CodeNodeKey, "Master candidate '%s' holds no candidate keys", n.Name), n)
 		}
 		if !c.s.Params.SSHSetup || !a.SSHSetup {
 			return
 		}
 		switch {
 		case entry == nil && a.PrivateKey:
-			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but root's private cluster key lies on it", n.Name)
+			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but root's private cluster key lies on it", n.Name).cure(RepairKeys, "gnt-cluster verify --repair")
 		case entry != nil && !a.PrivateKey:
-			c.node(n, CodeNodeKey, "Master candidate '%s' has no private cluster SSH key", n.Name)
+			c.node(n, CodeNodeKey, "Master candidate '%s' has no private cluster SSH key", n.Name).cure(RepairSSHKeys, sshKeysRemedy)
 		case entry != nil && (a.PublicKey == nil || !hasKey(entry.SSH, *a.PublicKey)):
-			c.node(n, CodeNodeSSH, "The SSH key of master candidate '%s' is not the one in the candidate map", n.Name)
+			c.node(n, CodeNodeSSH, "The SSH key of master candidate '%s' is not the one in the candidate map", n.Name).cure(RepairSSHKeys, sshKeysRemedy)
 		}
 		c.authorized(n, a)
 	})
@@ -136,10 +142,12 @@ func (c *check) replacing() {
 	behind, _ := roles.SSHBehind(c.s)
 	for _, id := range behind {
 		if n := c.s.Node(id); n != nil {
-			c.line("WARNING", CodeNodeSSH, "node", string(n.Name), "its SSH key is not the one that the cluster's settings want; the master replaces it when it can")
+			c.line("WARNING", CodeNodeSSH, "node", string(n.Name), "its SSH key is not the one that the cluster's settings want; the master replaces it when it can").cure(RepairSSHKeys, sshKeysRemedy)
 		}
 	}
 }
+
+const sshKeysRemedy = "the master has new ones made within a minute; at once: gnt-cluster verify --repair"
 
 // authorized compares a node's authorized keys with those of the map.
 func (c *check) authorized(n *state.Node, a rpc.NodeState) {
@@ -151,17 +159,20 @@ func (c *check) authorized(n *state.Node, a rpc.NodeState) {
 		want = append(want, e.SSH...)
 		for _, k := range e.SSH {
 			if !hasKey(a.Authorized, k) {
-				c.node(n, CodeNodeSSH, "A SSH key of master candidate '%s' (UUID: '%s') is not in the 'authorized_keys' file of node '%s'.", e.Name, e.UUID, n.Name)
+				c.node(n, CodeNodeSSH, "A SSH key of master candidate '%s' (UUID: '%s') is not in the 'authorized_keys' file of node '%s'.", e.Name, e.UUID, n.Name).
+					cure(RepairNode, "gnt-cluster verify --repair")
 			}
 		}
 	}
 	for _, k := range a.Authorized {
 		if !hasKey(want, k) {
-			c.node(n, CodeNodeSSH, "The SSH key %s of a normal node is in the 'authorized_keys' file of node '%s'.", sshkeys.Fingerprint(k), n.Name)
+			c.node(n, CodeNodeSSH, "The SSH key %s of a normal node is in the 'authorized_keys' file of node '%s'.", sshkeys.Fingerprint(k), n.Name).
+				cure(RepairNode, "gnt-cluster verify --repair")
 		}
 	}
 	for _, f := range a.Foreign {
-		c.node(n, CodeNodeSSH, "A line that Rolekey did not write holds the cluster key %s in the 'authorized_keys' file of node '%s'.", f, n.Name)
+		c.node(n, CodeNodeSSH, "A line that Rolekey did not write holds the cluster key %s in the 'authorized_keys' file of node '%s'.", f, n.Name).
+			cure(RepairNone, "on %s, as root: ssh-keygen -lf ~/.ssh/authorized_keys shows the fingerprints line by line; remove the line with %s outside of the ROLEKEY block", n.Name, f)
 	}
 	for _, p := range a.BlockProblems {
 		c.node(n, CodeNodeSSH, "%s", p)
@@ -192,7 +203,8 @@ func (c *check) logins(ctx context.Context) {
 	wg.Wait()
 	for _, n := range c.online() {
 		for _, p := range failed[n.UUID] {
-			c.node(n, CodeNodeSSH, "%s", p)
+			c.node(n, CodeNodeSSH, "%s", p).
+				cure(RepairNone, "on the node that the line names: systemctl restart ssh; sshd -t and sshd -T show its configuration, journalctl -u ssh why it refused")
 		}
 	}
 }

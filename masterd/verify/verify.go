@@ -73,6 +73,7 @@ type options struct {
 	ErrorCodes   bool     `json:"error_codes"`
 	IgnoreErrors []string `json:"ignore_errors"`
 	Verbose      bool     `json:"verbose"`
+	Remedies     bool     `json:"remedies"` // say after each finding what to do
 }
 
 // check is one run of verify.
@@ -82,10 +83,12 @@ type check struct {
 	held  *candmap.Verified // what this run compares with
 	view  View
 	opts  options
-	tell  func(line string)
+	out   func(line string)
 	clock func() time.Time
 	now   time.Time // when the nodes were asked
-	bad   int
+
+	findings []*Finding
+	untold   *Finding // whose remedy is still to be told
 
 	answers map[cluster.NodeID]rpc.NodeState
 }
@@ -100,13 +103,13 @@ const (
 	settlePause = 200 * time.Millisecond
 )
 
-// Run verifies the cluster, tells the report line by line, and returns whether
-// no error was found.
-func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func() time.Time, tell func(line string)) (bool, error) {
-	c := &check{ask: ask, view: view, clock: now, tell: tell}
+// Run verifies the cluster, tells the report line by line, and returns what it
+// found.
+func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func() time.Time, tell func(line string)) (Report, error) {
+	c := &check{ask: ask, view: view, clock: now, out: tell}
 	c.look()
 	if err := json.Unmarshal(op, &c.opts); err != nil {
-		return false, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
+		return Report{}, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
 	}
 	c.config()
 	c.gather(ctx)
@@ -120,52 +123,48 @@ func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func
 	c.address()
 	c.notes()
 	c.hooks(ctx)
-	return c.bad == 0, ctx.Err()
+	c.tellRemedy()
+	return Report{Findings: c.findings, codes: c.opts.ErrorCodes}, ctx.Err()
 }
 
 func (c *check) section(format string, args ...any) { c.tell("* " + fmt.Sprintf(format, args...)) }
 
 // report tells an error, or a warning when its code is to be ignored.
-func (c *check) report(code, kind, name, format string, args ...any) {
+func (c *check) report(code, kind, name, format string, args ...any) *Finding {
 	severity := "ERROR"
 	if slices.Contains(c.opts.IgnoreErrors, code) {
 		severity = "WARNING"
-	} else {
-		c.bad++
 	}
-	c.line(severity, code, kind, name, fmt.Sprintf(format, args...))
+	return c.found(severity, code, kind, name, fmt.Sprintf(format, args...))
 }
 
-func (c *check) line(severity, code, kind, name, text string) {
-	if c.opts.ErrorCodes {
-		if name == "" {
-			name = "None"
-		}
-		c.tell(fmt.Sprintf("  - %s:%s:%s:%s:%s", severity, code, kind, name, text))
-		return
-	}
-	c.tell(fmt.Sprintf("  - %s: %s %s: %s", severity, kind, name, text))
+func (c *check) line(severity, code, kind, name, text string) *Finding {
+	return c.found(severity, code, kind, name, text)
 }
 
-func (c *check) node(n *state.Node, code, format string, args ...any) {
-	c.report(code, "node", string(n.Name), format, args...)
+func (c *check) node(n *state.Node, code, format string, args ...any) *Finding {
+	return c.report(code, "node", string(n.Name), format, args...)
 }
 
 // config checks the replicated state against itself and against the map.
 func (c *check) config() {
 	c.section("Verifying cluster config")
 	if c.s.Role(c.s.Master) != cluster.RoleMaster || c.s.Node(c.s.Master) == nil || !c.s.Node(c.s.Master).Flags.MasterCandidate {
-		c.report(CodeClusterConfig, "cluster", "", "Master node is not a master candidate")
+		c.report(CodeClusterConfig, "cluster", "", "Master node is not a master candidate").
+			cure(RepairNone, "gnt-cluster master-failover --to NODE, a master candidate")
 	}
 	if p := roles.Pool(c.s); p.Now < p.Should {
-		c.report(CodeClusterConfig, "cluster", "", "Not enough master candidates: actual %d, target %d", p.Now, p.Should)
+		c.report(CodeClusterConfig, "cluster", "", "Not enough master candidates: actual %d, target %d", p.Now, p.Should).
+			cure(RepairPool, "gnt-cluster verify --repair; or: gnt-node modify -C yes NODE")
 	}
 	if head := c.s.Head(); head.Hash != c.held.Hash {
-		c.report(CodeClusterConfig, "cluster", "", "The newest committed candidate map is %s, the newest published one is %s", head.Version, c.held.At())
+		c.report(CodeClusterConfig, "cluster", "", "The newest committed candidate map is %s, the newest published one is %s", head.Version, c.held.At()).
+			cure(RepairPush, "gnt-cluster redist-conf")
 	}
 	for _, n := range c.s.SortedNodes() {
 		if !n.Flags.Valid() {
-			c.report(CodeClusterConfig, "node", string(n.Name), "Node %s state is invalid: master_candidate=%t, drain=%t, offline=%t", n.Name, n.Flags.MasterCandidate, n.Flags.Drained, n.Flags.Offline)
+			c.report(CodeClusterConfig, "node", string(n.Name), "Node %s state is invalid: master_candidate=%t, drain=%t, offline=%t", n.Name, n.Flags.MasterCandidate, n.Flags.Drained, n.Flags.Offline).
+				cure(RepairNone, "gnt-node modify -D no -O no %s", n.Name)
 		}
 	}
 }

@@ -330,10 +330,10 @@ func TestProbeWithoutAnswer(t *testing.T) {
 func TestShortProbeAnswer(t *testing.T) {
 	f := newField(t)
 	short := shortProbe{f}
-	ok, err := Run(t.Context(), short, func() (*state.State, *candmap.Verified) { return f.lab.S, f.held }, json.RawMessage(f.opts),
+	report, err := Run(t.Context(), short, func() (*state.State, *candmap.Verified) { return f.lab.S, f.held }, json.RawMessage(f.opts),
 		func() time.Time { return f.lab.Now }, func(string) {})
-	if err != nil || ok {
-		t.Errorf("verdict %t, %v", ok, err)
+	if err != nil || report.OK() {
+		t.Errorf("verdict %t, %v", report.OK(), err)
 	}
 }
 

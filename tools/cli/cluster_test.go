@@ -284,7 +284,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	u = succeeds("false")
-	u.Log = []state.LogLine{{Text: "  - ERROR:ENODESSH:node:node2.lab.test:it: broke"}}
+	u.Log = []state.LogLine{{Text: "  - ERROR:ENODESSH:node:node2.lab.test:it: broke"}, {Text: "    remedy: mend it"}, {Text: "  - REPAIRED:ENODEMAP:node:node3.lab.test:done"}}
 	m.ends(u)
 	if r := m.run(Cluster, "verify", "--error-codes"); r.code != ExitFailed || !strings.Contains(r.out, "2026   - ERROR:ENODESSH:node:node2.lab.test:it: broke\n") || !strings.Contains(r.err, "failed while verifying the cluster") {
 		t.Errorf("%+v", r)
@@ -294,7 +294,7 @@ func TestVerify(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.out), &rep); err != nil || r.code != ExitFailed || rep.OK {
 		t.Fatalf("%v: %+v", err, r)
 	}
-	if want := (finding{"ERROR", "ENODESSH", "node", "node2.lab.test", "it: broke"}); len(rep.Errors) != 1 || rep.Errors[0] != want {
+	if want := (finding{"ERROR", "ENODESSH", "node", "node2.lab.test", "it: broke", "mend it"}); len(rep.Errors) != 1 || rep.Errors[0] != want || len(rep.Repaired) != 1 || rep.Repaired[0].Name != "node3.lab.test" {
 		t.Errorf("findings: %+v", rep.Errors)
 	}
 }

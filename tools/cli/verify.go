@@ -12,6 +12,9 @@ import (
 	"rolekey/masterd/rapi/wire"
 )
 
+// remedyMark begins the line that says what to do about the one before.
+const remedyMark = "    remedy: "
+
 // finding is an error or a warning that verify reported.
 type finding struct {
 	Level  string `json:"level"` // ERROR or WARNING
@@ -19,6 +22,7 @@ type finding struct {
 	Object string `json:"object"` // such as node
 	Name   string `json:"name"`
 	Text   string `json:"text"`
+	Remedy string `json:"remedy"` // what to do
 }
 
 // report is the JSON of gnt-cluster verify.
@@ -28,27 +32,43 @@ type report struct {
 	Errors   []finding `json:"errors"`
 	Warnings []finding `json:"warnings"`
 	Lines    []string  `json:"lines"`
+	Repaired []finding `json:"repaired"`
+
+	last *finding // that the next line may be about
 }
 
 var (
-	findingLine = regexp.MustCompile(`^\s*- (ERROR|WARNING):`)
-	parseable   = regexp.MustCompile(`^\s*- (ERROR|WARNING):([A-Z0-9_-]+):([^:]*):([^:]*):(.*)$`)
+	findingLine  = regexp.MustCompile(`^\s*- (ERROR|WARNING):`)
+	repairedLine = regexp.MustCompile(`^\s*- REPAIRED:([A-Z0-9_-]+):([^:]*):([^:]*):(.*)$`)
+	parseable    = regexp.MustCompile(`^\s*- (ERROR|WARNING):([A-Z0-9_-]+):([^:]*):([^:]*):(.*)$`)
 )
 
 func (r *report) add(text string) {
 	r.Lines = append(r.Lines, text)
+	if remedy, ok := strings.CutPrefix(text, remedyMark); ok {
+		if r.last != nil {
+			r.last.Remedy = remedy
+		}
+		return
+	}
+	if m := repairedLine.FindStringSubmatch(text); m != nil {
+		r.Repaired = append(r.Repaired, finding{Level: "REPAIRED", Code: m[1], Object: m[2], Name: m[3], Text: m[4]})
+		return
+	}
 	level := findingLine.FindStringSubmatch(text)
 	if level == nil {
 		return
 	}
 	f := finding{Level: level[1], Text: strings.TrimSpace(text)}
 	if m := parseable.FindStringSubmatch(text); m != nil {
-		f = finding{m[1], m[2], m[3], m[4], strings.TrimSpace(m[5])}
+		f = finding{m[1], m[2], m[3], m[4], strings.TrimSpace(m[5]), ""}
 	}
 	if f.Level == "ERROR" {
 		r.Errors = append(r.Errors, f)
+		r.last = &r.Errors[len(r.Errors)-1]
 	} else {
 		r.Warnings = append(r.Warnings, f)
+		r.last = &r.Warnings[len(r.Warnings)-1]
 	}
 }
 
@@ -78,13 +98,15 @@ found.`,
 	f := cmd.Flags()
 	f.BoolVar(&body.ErrorCodes, "error-codes", false, "print errors in a form for programs")
 	f.StringArrayVarP(&body.IgnoreErrors, "ignore-errors", "I", []string{}, "report this code as a warning (repeatable)")
+	f.BoolVar(&body.Repair, "repair", false, "put right what is safe to, and say for the rest what to do")
+	f.BoolVar(&body.DryRun, "dry-run", false, "with --repair: only say what would be done")
 	f.BoolVarP(&body.Verbose, "verbose", "v", false, "name each node that is checked")
 	return cmd
 }
 
 func (a *app) verify(cmd *cobra.Command, body wire.Verify) error {
-	body.ErrorCodes = body.ErrorCodes || a.asJSON
-	r := report{Errors: []finding{}, Warnings: []finding{}, Lines: []string{}}
+	body.ErrorCodes, body.Remedies = body.ErrorCodes || a.asJSON, a.asJSON
+	r := report{Errors: []finding{}, Warnings: []finding{}, Repaired: []finding{}, Lines: []string{}}
 	if err := a.client.call(cmd.Context(), http.MethodPost, "/2/verify", body, &r.Job); err != nil {
 		return err
 	}
@@ -104,7 +126,10 @@ func (a *app) verify(cmd *cobra.Command, body wire.Verify) error {
 	if err := state.failure(r.Job); err != nil {
 		return err
 	}
-	r.OK = len(r.Errors) == 0 && !state.fails()
+	r.OK = !state.fails()
+	if !body.Repair {
+		r.OK = r.OK && len(r.Errors) == 0
+	}
 	if a.asJSON {
 		if err := a.printJSON(r); err != nil {
 			return err

@@ -244,6 +244,9 @@ type Verify struct {
 	ErrorCodes   bool     `json:"error_codes"`
 	IgnoreErrors []string `json:"ignore_errors"`
 	Verbose      bool     `json:"verbose"`
+	Remedies     bool     `json:"remedies,omitempty"` // say after each finding what to do
+	Repair       bool     `json:"repair,omitempty"`   // put right what is safe to
+	DryRun       bool     `json:"dry_run,omitempty"`  // only say what would be
 }
 
 // Redistribute are the fields of the opcode that delivers everything again.
