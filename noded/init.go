@@ -235,7 +235,7 @@ func (d *Daemon) bootstrapRequest(ctx context.Context, f founding) (rpc.Bootstra
 			WithHint("install and configure sshd, write [ssh] into noded.toml, or give --no-ssh-setup")
 	}
 	boot.HostKeys = set.hostKeys
-	key, err := d.keys.found(f.Node, f.Init)
+	key, err := d.keys.found(ctx, f.Node, f.Init)
 	boot.SSH = []cluster.SSHKey{key}
 	return boot, err
 }

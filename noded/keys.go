@@ -27,7 +27,10 @@ func (m *member) createKey(ctx context.Context, q *rpc.Request) (any, error) {
 		return nil, cluster.Errorf(cluster.CodeConflict, "the order is for incarnation %d of this node, this is %d", req.Incarnation, m.id.Incarnation).
 			WithHint("the node was removed and added again: the order is from before that")
 	}
-	d, err := m.keys.prepare(req.SSHKey, m.id.Node)
+	if err := checkOrder(req.SSHKey); err != nil {
+		return nil, err
+	}
+	d, err := m.keys.prepare(ctx, req.SSHKey, m.id.Node)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +74,23 @@ func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest, d *draf
 		return keys, err
 	}
 	return keys, m.makeSSHKey(&keys, req.SSHKey, d)
+}
+
+// checkOrder refuses what no key can be.
+func checkOrder(o *rpc.SSHKeyOrder) error {
+	if o == nil {
+		return nil
+	}
+	if spec, err := cluster.ParseSSHKeySpec(o.Type, o.Bits); err != nil || spec != o.SSHKeySpec {
+		return badRequest("order of an SSH key: no such kind of key: %.40q of %d bits", o.Type, o.Bits)
+	}
+	if _, err := cluster.ParseSSHKeyStorage(string(o.Storage)); err != nil {
+		return badRequest("order of an SSH key: %v", err)
+	}
+	if o.Shared != nil && !sshkeys.IsOf(*o.Shared, o.SSHKeySpec) {
+		return badRequest("order of an SSH key: the shared key is not %s", o.SSHKeySpec)
+	}
+	return nil
 }
 
 // makeSSHKey has the SSH key in place that is ordered, or tells to whom the
@@ -280,6 +300,12 @@ func (m *member) hasStrayKeys() bool {
 // oldKeys reports whether there are keys, all of them older than the time.
 func (m *member) oldKeys(than time.Time) bool {
 	found := false
+	for _, h := range m.keys.inMemory() {
+		if h.changed.After(than) {
+			return false
+		}
+		found = true
+	}
 	for _, p := range m.keyFiles() {
 		changed, err := m.cfg.FileTime(p)
 		if errors.Is(err, fs.ErrNotExist) {

@@ -2,6 +2,7 @@ package noded
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -20,8 +21,10 @@ import (
 // all lives of this node in one run of noded; its methods may be called
 // concurrently.
 type keyDir struct {
-	dir sshkeys.KeyDir
-	mu  *sync.Mutex
+	dir  sshkeys.KeyDir
+	now  func() time.Time
+	made *maker
+	mu   *sync.Mutex
 	*keySet
 }
 
@@ -31,6 +34,7 @@ type keySet struct {
 	listed    map[string]bool    // blobs that the map has listed in this run
 	known     []heldKey          // what there was when it was looked at last
 	recipient *sshkeys.Recipient // that shared keys are sealed to; nil: not asked for yet
+	socket    string             // where ssh finds the agent
 }
 
 // heldKey is a private key that this node has.
@@ -48,11 +52,30 @@ func (h heldKey) storage() cluster.SSHKeyStorage {
 	return cluster.StorageFile
 }
 
-func newKeyDir(at paths.Layout) keyDir {
-	return keyDir{dir: sshkeys.KeyDir{Path: at.SSHDir()}, mu: new(sync.Mutex), keySet: &keySet{listed: map[string]bool{}}}
+func newKeyDir(at paths.Layout, now func() time.Time, step func(string) error) keyDir {
+	return keyDir{
+		dir: sshkeys.KeyDir{Path: at.SSHDir(), Step: step}, now: now, made: new(maker),
+		mu: new(sync.Mutex), keySet: &keySet{listed: map[string]bool{}},
+	}
 }
 
-// look reads the folder. Keys of another storage than the newest are the older.
+// recover finishes what an earlier run left: it may have ended anywhere, and what it
+// held in memory is gone.
+func (k keyDir) recover(node cluster.NodeID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := k.dir.Tidy(node)
+	var public []cluster.SSHKey
+	for _, h := range k.memory {
+		public = append(public, h.key)
+	}
+	_, publishErr := k.dir.Publish(public, node)
+	_, lookErr := k.look()
+	return errors.Join(err, publishErr, lookErr)
+}
+
+// look reads the folder. Of keys in files, and of those in memory, the older one
+// comes first; between the two nobody knows.
 func (k keyDir) look() ([]heldKey, error) {
 	files, err := k.dir.Held()
 	var list []heldKey
@@ -85,7 +108,7 @@ func (k keyDir) inMemory() []heldKey {
 }
 
 func hasKey(list []cluster.SSHKey, key cluster.SSHKey) bool {
-	return slices.ContainsFunc(list, func(o cluster.SSHKey) bool { return o.Type == key.Type && string(o.Blob) == string(key.Blob) })
+	return slices.ContainsFunc(list, func(o cluster.SSHKey) bool { return sameKey(o, key) })
 }
 
 // fits reports whether a key is what an order wants.
@@ -99,23 +122,13 @@ func (h heldKey) fits(o *rpc.SSHKeyOrder) bool {
 	return sshkeys.IsOf(h.key, o.SSHKeySpec) && !hasKey(o.Avoid, h.key)
 }
 
-// draft is a key that was made before the order is carried out: RSA keys take
-// seconds, in which no map must wait.
-type draft struct {
-	text cluster.Secret
-	key  cluster.SSHKey
-}
-
-// prepare makes the key that an order will need; nil: none.
-func (k keyDir) prepare(o *rpc.SSHKeyOrder, node cluster.NodeID) (*draft, error) {
+// prepare has the key made that an order will need, before it is carried out;
+// nil: none.
+func (k keyDir) prepare(ctx context.Context, o *rpc.SSHKeyOrder, node cluster.NodeID) (*draft, error) {
 	if o == nil || o.Shared != nil || slices.ContainsFunc(k.refresh(), func(h heldKey) bool { return h.fits(o) }) {
 		return nil, nil
 	}
-	text, key, err := sshkeys.Generate(o.SSHKeySpec, sshkeys.Comment(node))
-	if err != nil {
-		return nil, err
-	}
-	return &draft{text, key}, nil
+	return k.made.make(ctx, o.SSHKeySpec, node)
 }
 
 // order has the key that a master orders in the set, and returns its public
@@ -144,8 +157,8 @@ func (k keyDir) order(o rpc.SSHKeyOrder, c sshkeys.SealContext, entry []cluster.
 			return nil, nil, err
 		}
 		key = o.Shared
-	case d == nil:
-		return nil, nil, errors.New("the key was destroyed while it was looked at; ask again")
+	case d == nil || slices.ContainsFunc(list, func(h heldKey) bool { return sameKey(h.key, d.key) }):
+		return nil, nil, cluster.Errorf(cluster.CodeBusy, "this node's SSH keys were changed meanwhile: ask again")
 	default:
 		text, key = d.text, &d.key
 	}
@@ -154,6 +167,9 @@ func (k keyDir) order(o rpc.SSHKeyOrder, c sshkeys.SealContext, entry []cluster.
 	}
 	err = k.store(text, o.Storage, c.Node)
 	_, lookErr := k.look()
+	if err == nil {
+		k.made.taken(d)
+	}
 	return key, nil, errors.Join(err, lookErr)
 }
 
@@ -199,65 +215,9 @@ func (k keyDir) store(text cluster.Secret, to cluster.SSHKeyStorage, node cluste
 	}
 	signer, err := sshkeys.ParsePrivate(text)
 	if err == nil {
-		k.memory = append(k.memory, heldKey{key: sshkeys.KeyOf(signer.PublicKey()), signer: signer, changed: time.Now()})
+		k.memory = append(k.memory, heldKey{key: sshkeys.KeyOf(signer.PublicKey()), signer: signer, changed: k.now()})
 	}
 	return err
-}
-
-// drop destroys the keys that gone says of.
-func (k keyDir) drop(gone func(heldKey) bool, node cluster.NodeID) (removed []string, remains []error) {
-	list, err := k.look()
-	if err != nil {
-		return nil, []error{err}
-	}
-	var keep []cluster.SSHKey
-	files := 0
-	for _, h := range list {
-		switch {
-		case h.path == "":
-		case gone(h):
-			files++
-		default:
-			keep = append(keep, h.key)
-		}
-	}
-	k.memory = slices.DeleteFunc(k.memory, func(h heldKey) bool {
-		if gone(h) {
-			removed = append(removed, "ssh key in memory")
-			return true
-		}
-		return false
-	})
-	if files > 0 {
-		out, left := k.dir.Keep(keep, node)
-		removed, remains = append(removed, out...), append(remains, left...)
-	}
-	_, _ = k.look()
-	return removed, remains
-}
-
-// follow destroys what the map does not list any more: what it has listed in
-// this run, what a listed key replaced, and, by a fresh map, what was made long
-// ago and never listed.
-func (k keyDir) follow(entry []cluster.SSHKey, node cluster.NodeID, old func(heldKey) bool) (removed []string, remains []error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, e := range entry {
-		k.listed[string(e.Blob)] = true
-	}
-	list, err := k.look()
-	if err != nil {
-		return nil, []error{err}
-	}
-	replaced := len(list) == 2 && hasKey(entry, list[1].key)
-	gone := func(h heldKey) bool {
-		first := string(h.key.Blob) == string(list[0].key.Blob)
-		return !hasKey(entry, h.key) && (k.listed[string(h.key.Blob)] || replaced && first || old(h))
-	}
-	if !slices.ContainsFunc(list, gone) {
-		return nil, nil
-	}
-	return k.drop(gone, node)
 }
 
 // ensure has a key of the default kind in a file, as orders of earlier releases
@@ -271,13 +231,13 @@ func (k keyDir) ensure(node cluster.NodeID) (cluster.SSHKey, error) {
 }
 
 // found has the first key of a new cluster.
-func (k keyDir) found(node cluster.NodeID, init rpc.InitRequest) (cluster.SSHKey, error) {
+func (k keyDir) found(ctx context.Context, node cluster.NodeID, init rpc.InitRequest) (cluster.SSHKey, error) {
 	spec, err := cluster.ParseSSHKeySpec(cmp.Or(init.SSHKeyType, cluster.DefaultSSHKey.Type), init.SSHKeyBits)
 	if err != nil {
 		return cluster.SSHKey{}, err
 	}
 	o := rpc.SSHKeyOrder{SSHKeySpec: spec, Storage: cmp.Or(init.SSHKeyStorage, cluster.StorageFile)}
-	d, err := k.prepare(&o, node)
+	d, err := k.prepare(ctx, &o, node)
 	if err != nil {
 		return cluster.SSHKey{}, err
 	}
@@ -286,17 +246,6 @@ func (k keyDir) found(node cluster.NodeID, init rpc.InitRequest) (cluster.SSHKey
 		return cluster.SSHKey{}, err
 	}
 	return *key, nil
-}
-
-func (k keyDir) destroy() ([]string, []error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	removed, remains := k.dir.Destroy()
-	if len(k.memory) > 0 {
-		removed = append(removed, "ssh key in memory")
-	}
-	k.memory, k.listed, k.known = nil, map[string]bool{}, nil
-	return removed, remains
 }
 
 // load returns the newest public half of which the map lists the key, or any,
@@ -321,25 +270,4 @@ func (k keyDir) strays() []string {
 	defer k.mu.Unlock()
 	found, _ := k.dir.Strays()
 	return found
-}
-
-// identities are the files by which ssh chooses the keys, the newest first, and
-// whether it has to ask the agent.
-func (k keyDir) identities(node cluster.NodeID) (files []string, memory bool, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	list, err := k.look()
-	var public []cluster.SSHKey
-	for _, h := range slices.Backward(list) {
-		if h.path == "" {
-			public = append(public, h.key)
-		} else {
-			files = append(files, h.path)
-		}
-	}
-	if len(public) == 0 && len(files) == 0 {
-		return nil, false, err // nothing of ours needs the folder
-	}
-	named, publishErr := k.dir.Publish(public, node)
-	return append(named, files...), len(public) > 0, errors.Join(err, publishErr)
 }

@@ -133,6 +133,9 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 		m.watch = filewatch.New(d.log)
 	}
 	m.facts = newFactFiles(d.cfg.Paths)
+	if err := d.keys.recover(id.Node); err != nil {
+		d.log.Warn("the files of this node's SSH keys are not in order", zap.Error(err))
+	}
 	if err := m.openAddress(); err != nil {
 		return nil, err
 	}

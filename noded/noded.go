@@ -14,6 +14,7 @@ import (
 	"rolekey/cluster"
 	"rolekey/internal/audit"
 	"rolekey/internal/buildinfo"
+	"rolekey/internal/paths"
 	"rolekey/internal/task"
 	"rolekey/rpc"
 )
@@ -69,7 +70,7 @@ func New(cfg Config) (*Daemon, error) {
 		With(d.nodeName, d.heldVersion)
 	d.ssh = &sshFinder{cfg: &d.cfg, log: d.log}
 	d.command = &sshCommand{cfg: &d.cfg, finder: d.ssh, log: d.log, step: d.step}
-	d.keys, d.masterd = newKeyDir(cfg.Paths), newLocalMasterd(cfg.Paths, cfg.DialLocal)
+	d.keys, d.masterd = newKeyDir(cfg.Paths, cfg.now, d.step), newLocalMasterd(cfg.Paths, cfg.DialLocal)
 	return d, nil
 }
 
@@ -77,6 +78,7 @@ func New(cfg Config) (*Daemon, error) {
 // node of a cluster, the first attempt to serve it has been made.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	defer d.masterd.client.Close()
+	defer d.keys.made.running.Wait()
 	for _, dir := range []string{d.cfg.Paths.StateDir(), d.cfg.Paths.RunDir()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("make folder: %w", err)
@@ -95,6 +97,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	if err != nil {
 		return errors.Join(err, l.Close(), agents.Close())
 	}
+	d.keys.serveAt(paths.Reach(agents))
 	g := task.New(ctx)
 	g.Go("monitor", watched.Run)
 	g.Go("member", func(ctx context.Context) error { return d.follow(ctx, ready) })

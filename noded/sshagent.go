@@ -1,10 +1,15 @@
 package noded
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -112,5 +117,62 @@ func (d *Daemon) serveAgentConn(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	_ = agent.ServeAgent(sshAgent{d.keys}, c) // the end of the connection, or a request that cannot be read
+	_ = sshAgent{d.keys}.serve(c) // the end of the connection, or a request that cannot be read
+}
+
+// The protocol of ssh-agent(1), as far as it is served.
+const (
+	agentFailure = 5
+	agentList    = 11
+	agentSign    = 13
+
+	// maxAgentFrame is OpenSSH's own limit.
+	maxAgentFrame = 256 << 10
+	// agentIdle is how long a connection may stay without a request. A login
+	// sends one after the other.
+	agentIdle = 2 * time.Minute
+)
+
+// serve answers requests until one cannot be read. What would bring a key or
+// change something never reaches the parser.
+func (a sshAgent) serve(c net.Conn) error {
+	for {
+		if err := c.SetDeadline(time.Now().Add(agentIdle)); err != nil {
+			return err
+		}
+		frame, err := readFrame(c)
+		if err != nil {
+			return err
+		}
+		if kind := frame[4]; kind != agentList && kind != agentSign {
+			if _, err := c.Write([]byte{0, 0, 0, 1, agentFailure}); err != nil {
+				return err
+			}
+			continue
+		}
+		one := struct {
+			io.Reader
+			io.Writer
+		}{bytes.NewReader(frame), c}
+		if err := agent.ServeAgent(a, one); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+	}
+}
+
+// readFrame reads one request, with its length before it.
+func readFrame(r io.Reader) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n == 0 || n > maxAgentFrame {
+		return nil, fmt.Errorf("read request to the ssh agent: %d bytes", n)
+	}
+	body, err := io.ReadAll(io.LimitReader(r, int64(n))) // as it comes: a length is no reason to take memory
+	if err == nil && len(body) < int(n) {
+		err = io.ErrUnexpectedEOF
+	}
+	return append(head[:], body...), err
 }

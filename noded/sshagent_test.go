@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -14,6 +15,9 @@ import (
 	"rolekey/sshkeys"
 )
 
+// keysAt are the keys below a root.
+func keysAt(at paths.Layout) keyDir { return newKeyDir(at, time.Now, nil) }
+
 func orderOf(kind string, bits int, storage cluster.SSHKeyStorage, avoid ...cluster.SSHKey) rpc.SSHKeyOrder {
 	return rpc.SSHKeyOrder{SSHKeySpec: cluster.SSHKeySpec{Type: kind, Bits: bits}, Storage: storage, Avoid: avoid}
 }
@@ -21,7 +25,7 @@ func orderOf(kind string, bits int, storage cluster.SSHKeyStorage, avoid ...clus
 // given carries an order out.
 func given(t *testing.T, k keyDir, o rpc.SSHKeyOrder, entry ...cluster.SSHKey) cluster.SSHKey {
 	t.Helper()
-	d, err := k.prepare(&o, cluster.NodeID{1})
+	d, err := k.prepare(t.Context(), &o, cluster.NodeID{1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,9 +40,9 @@ func given(t *testing.T, k keyDir, o rpc.SSHKeyOrder, entry ...cluster.SSHKey) c
 // key to avoid gives another, beside the one that the map lists.
 func TestKeyOrders(t *testing.T) {
 	at := paths.Layout{Root: t.TempDir()}
-	k := newKeyDir(at)
+	k := keysAt(at)
 	a := given(t, k, orderOf("ed25519", 0, cluster.StorageFile))
-	if !hasKey([]cluster.SSHKey{a}, given(t, newKeyDir(at), orderOf("ed25519", 0, cluster.StorageFile), a)) {
+	if !hasKey([]cluster.SSHKey{a}, given(t, keysAt(at), orderOf("ed25519", 0, cluster.StorageFile), a)) {
 		t.Error("after a restart it is another")
 	}
 	b := given(t, k, orderOf("ecdsa", 256, cluster.StorageFile), a)
@@ -72,17 +76,17 @@ func never(heldKey) bool { return false }
 // destroyed the old key.
 func TestReplacedKeyGoesAfterARestart(t *testing.T) {
 	at := paths.Layout{Root: t.TempDir()}
-	a := given(t, newKeyDir(at), orderOf("ed25519", 0, cluster.StorageFile))
-	b := given(t, newKeyDir(at), orderOf("ed25519", 0, cluster.StorageFile, a), a)
-	k := newKeyDir(at)
+	a := given(t, keysAt(at), orderOf("ed25519", 0, cluster.StorageFile))
+	b := given(t, keysAt(at), orderOf("ed25519", 0, cluster.StorageFile, a), a)
+	k := keysAt(at)
 	if removed, _ := k.follow([]cluster.SSHKey{a}, cluster.NodeID{1}, never); len(removed) > 0 {
 		t.Errorf("a key that is to come goes: %q", removed)
 	}
-	k = newKeyDir(at)
+	k = keysAt(at)
 	if removed, _ := k.follow([]cluster.SSHKey{b}, cluster.NodeID{1}, never); len(removed) != 1 {
 		t.Errorf("removed: %q", removed)
 	}
-	if list := newKeyDir(at).refresh(); len(list) != 1 || !hasKey([]cluster.SSHKey{b}, list[0].key) {
+	if list := keysAt(at).refresh(); len(list) != 1 || !hasKey([]cluster.SSHKey{b}, list[0].key) {
 		t.Errorf("%d keys are left", len(list))
 	}
 }
@@ -90,7 +94,7 @@ func TestReplacedKeyGoesAfterARestart(t *testing.T) {
 // TestSharedKeyOrder: a node that lacks the shared key names a recipient, and
 // takes what is sealed to that alone.
 func TestSharedKeyOrder(t *testing.T) {
-	k, node := newKeyDir(paths.Layout{Root: t.TempDir()}), cluster.NodeID{1}
+	k, node := keysAt(paths.Layout{Root: t.TempDir()}), cluster.NodeID{1}
 	text, shared, err := sshkeys.Generate(cluster.DefaultSSHKey, "shared")
 	if err != nil {
 		t.Fatal(err)
@@ -131,10 +135,10 @@ func TestAgent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k := newKeyDir(paths.Layout{Root: t.TempDir()})
+		k := keysAt(paths.Layout{Root: t.TempDir()})
 		key := given(t, k, rpc.SSHKeyOrder{SSHKeySpec: spec, Storage: cluster.StorageAgent})
 		ours, theirs := net.Pipe()
-		go func() { _ = agent.ServeAgent(sshAgent{k}, ours) }()
+		go func() { _ = sshAgent{k}.serve(ours) }()
 		c := agent.NewClient(theirs)
 		list, err := c.List()
 		if err != nil || len(list) != 1 || string(list[0].Blob) != string(key.Blob) {

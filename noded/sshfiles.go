@@ -238,10 +238,12 @@ type clientFacts struct {
 
 func (s *sshFiles) clientFacts(set *sshSettings, v *candmap.View) (clientFacts, error) {
 	c := sshkeys.ClientConfig{LocalUser: set.account.Name, User: set.account.Name, KnownHosts: set.known.Path}
-	files, memory, err := s.held.identities(s.self.Node)
-	if c.Identities = files; memory {
-		c.Agent = s.at.SSHAgentSock()
+	var entry []cluster.SSHKey
+	if own := v.Map.Candidate(s.self.Node); own != nil {
+		entry = own.SSH
 	}
+	var err error
+	c.Identities, c.Agent, err = s.held.identities(s.self.Node, entry)
 	return clientFacts{hostsOf(v.Roster), c, s.sources(v.Roster, s.self.Node).own}, err
 }
 

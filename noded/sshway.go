@@ -53,12 +53,8 @@ func (m *member) sshWay(ctx context.Context, ref string) (any, error) {
 	if b := m.cfg.sources(v.Roster, m.id.Node).to(w.Address); b.IsValid() {
 		w.Bind = b.String()
 	}
-	files, memory, err := m.keys.identities(m.id.Node)
-	if err != nil {
+	if w.Identities, w.Agent, err = m.keys.identities(m.id.Node, m.entryKeys(v)); err != nil {
 		return nil, err
-	}
-	if w.Identities = files; memory {
-		w.Agent = m.cfg.Paths.SSHAgentSock()
 	}
 	if len(w.Identities) == 0 {
 		return nil, cluster.Errorf(cluster.CodeNotFound, "this node holds no SSH key of the cluster at present").

@@ -53,6 +53,9 @@ func (m *member) stateOfCerts(s *rpc.NodeState) {
 
 func (m *member) stateOfKeys(ctx context.Context, s *rpc.NodeState) {
 	s.PublicKey, s.PrivateKey = m.keys.load(m.entryKeys(m.keeper.View()))
+	for _, h := range m.keys.held() {
+		s.HeldKeys = append(s.HeldKeys, rpc.HeldSSHKey{Key: h.key, Storage: h.storage()})
+	}
 	ctx, cancel := context.WithTimeout(ctx, masterdTell)
 	defer cancel()
 	held, err := m.masterd.keys(ctx)

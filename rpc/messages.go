@@ -189,9 +189,16 @@ type NodeState struct {
 	MasterAddress *AddressState    `json:"master_address,omitempty"` // absent: the cluster has none
 	Refusals      map[string]int64 `json:"refusals"`                 // by reason, since start
 
+	HeldKeys   []HeldSSHKey     `json:"held_keys,omitempty"`   // SSH keys whose private halves are on this node
 	HostKeys   []cluster.SSHKey `json:"host_keys,omitempty"`   // that its sshd is configured with; absent: not known
 	GossipKeys []cluster.Digest `json:"gossip_keys,omitempty"` // of the keys that it understands; it sends with the first
 	Roots      []cluster.Digest `json:"roots,omitempty"`       // SHA-256 of the certificates of the authorities that it trusts
+}
+
+// HeldSSHKey is a private key of root's on a node, and where it is.
+type HeldSSHKey struct {
+	Key     cluster.SSHKey        `json:"key"`
+	Storage cluster.SSHKeyStorage `json:"storage"`
 }
 
 // AddressState is what became of the cluster address on one node.

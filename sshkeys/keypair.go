@@ -35,7 +35,10 @@ var ErrNoKey = errors.New("no ssh key here")
 
 // KeyDir is the folder of the node's own SSH key pair, Rolekey's own and
 // nobody else's. Its owner serialises the calls.
-type KeyDir struct{ Path string }
+type KeyDir struct {
+	Path string
+	Step func(name string) error // nil, or where a test makes a crash
+}
 
 // PrivateFile returns the path that ssh's IdentityFile names.
 func (d KeyDir) PrivateFile() string { return filepath.Join(d.Path, privateName) }
@@ -188,14 +191,11 @@ func readPrivate(path string) ([]byte, error) {
 }
 
 func (d KeyDir) generate(node cluster.NodeID) (ssh.Signer, error) {
-	text, _, err := Generate(cluster.DefaultSSHKey, Comment(node))
+	text, key, err := Generate(cluster.DefaultSSHKey, Comment(node))
 	if err != nil {
 		return nil, err
 	}
-	if err := d.makeWay(privateName); err != nil {
-		return nil, err
-	}
-	if err := atomicfile.Write(d.PrivateFile(), text.Reveal(), atomicfile.Durable(0o600)); err != nil {
+	if err := d.write(privateName, text, key, node); err != nil {
 		return nil, err
 	}
 	return ParsePrivate(text)
@@ -217,10 +217,13 @@ func (d KeyDir) makeWay(name string) error {
 }
 
 // writePublicOf writes the public half beside a private one unless it is right
-// already. Nothing reads it back: it is for people and for ssh, which wants it
-// beside an encrypted key.
+// already. Nothing of ours reads it back: it is for people, and for ssh, which
+// offers what it finds there before it reads the private half.
 func (d KeyDir) writePublicOf(private string, k cluster.SSHKey, node cluster.NodeID) error {
-	name := private + ".pub"
+	return d.writePublic(private+".pub", k, node, 0o644)
+}
+
+func (d KeyDir) writePublic(name string, k cluster.SSHKey, node cluster.NodeID, mode os.FileMode) error {
 	path, want := filepath.Join(d.Path, name), []byte(keyText(k, node)+"\n")
 	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
 		if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, want) {
@@ -230,5 +233,5 @@ func (d KeyDir) writePublicOf(private string, k cluster.SSHKey, node cluster.Nod
 	if err := d.makeWay(name); err != nil {
 		return err
 	}
-	return atomicfile.Write(path, want, atomicfile.Durable(0o644))
+	return atomicfile.Write(path, want, atomicfile.Durable(mode))
 }

@@ -2,11 +2,11 @@ package sshkeys
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -78,13 +78,37 @@ func (d KeyDir) Add(private cluster.Secret, node cluster.NodeID) error {
 			}
 		}
 	}
-	if err := d.makeWay(name); err != nil {
+	return d.write(name, private, key, node)
+}
+
+// write never leaves a public half beside a private one that it does not fit: ssh
+// would offer that, and could not prove it.
+func (d KeyDir) write(name string, private cluster.Secret, key cluster.SSHKey, node cluster.NodeID) error {
+	if err := errors.Join(d.erase(name+".pub"), d.makeWay(name)); err != nil {
+		return err
+	}
+	if err := d.step("ssh key is written"); err != nil {
 		return err
 	}
 	if err := atomicfile.Write(filepath.Join(d.Path, name), private.Reveal(), atomicfile.Durable(0o600)); err != nil {
 		return err
 	}
+	if err := d.step("its public half is written"); err != nil {
+		return err
+	}
 	return d.writePublicOf(name, key, node)
+}
+
+func (d KeyDir) erase(names ...string) error {
+	_, remains := atomicfile.Erase(d.Path, names...)
+	return errors.Join(remains...)
+}
+
+func (d KeyDir) step(name string) error {
+	if d.Step == nil {
+		return nil
+	}
+	return d.Step(name)
 }
 
 // holds reports whether a file holds a private key.
@@ -122,6 +146,9 @@ func (d KeyDir) Keep(keep []cluster.SSHKey, node cluster.NodeID) (removed []stri
 		if filepath.Base(h.Path) != privateName || len(list) < 2 || !wanted(list[1]) {
 			names = append(names, filepath.Base(h.Path), filepath.Base(h.Path)+".pub")
 		} // else the rename below replaces it
+		if err := d.step("ssh key is removed"); err != nil {
+			return removed, append(remains, err)
+		}
 		gone, left := atomicfile.Erase(d.Path, names...)
 		removed, remains = append(removed, gone...), append(remains, left...)
 	}
@@ -142,15 +169,19 @@ func (d KeyDir) Keep(keep []cluster.SSHKey, node cluster.NodeID) (removed []stri
 // before. The key keeps its other name until it is replaced itself: ssh reads a
 // private key only when the server wants it, and a login that is under way must
 // find it where it was when ssh offered it, however soon there is a next one.
+// The public half of the one before goes first.
 func (d KeyDir) promote(h Held, node cluster.NodeID) error {
-	if err := d.makeWay(privateName); err != nil {
+	if err := d.step("public half of the old ssh key is removed"); err != nil {
 		return err
 	}
 	link := atomicfile.TempName(d.PrivateFile())
-	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := errors.Join(d.erase(publicName, filepath.Base(link)), d.makeWay(privateName)); err != nil {
 		return err
 	}
 	if err := os.Link(h.Path, link); err != nil {
+		link = h.Path // a file system without links
+	}
+	if err := d.step("ssh key takes the place of the old one"); err != nil {
 		return err
 	}
 	if err := os.Rename(link, d.PrivateFile()); err != nil {
@@ -159,13 +190,45 @@ func (d KeyDir) promote(h Held, node cluster.NodeID) error {
 	if err := atomicfile.SyncDir(d.Path); err != nil {
 		return err
 	}
+	if err := d.step("its public half is written anew"); err != nil {
+		return err
+	}
 	return d.writePublicOf(privateName, h.Key, node)
+}
+
+// Tidy finishes what a crash interrupted: a key without an id becomes id, and the
+// public halves are those of the private ones.
+func (d KeyDir) Tidy(node cluster.NodeID) error {
+	err := atomicfile.RemoveTemp(d.Path)
+	list, heldErr := d.Held()
+	if err = errors.Join(err, heldErr); err == nil && len(list) == 1 && list[0].Path != d.PrivateFile() {
+		err = d.promote(list[0], node)
+	}
+	for _, name := range []string{privateName, nextName, otherName} {
+		switch signer, readErr := d.signerOf(name); {
+		case err != nil:
+		case readErr == nil:
+			err = d.writePublicOf(name, KeyOf(signer.PublicKey()), node)
+		case exists(filepath.Join(d.Path, name+".pub")):
+			err = d.erase(name + ".pub")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("tidy ssh keys: %w", err)
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // Publish writes the public halves of keys that are held in memory alone, at
 // most two, and returns their paths in that order. A key keeps the name that it
 // has: ssh reads its configuration first and these files later, and a login that
-// began with a name must find the same key there.
+// began with a name must find the same key there. Without the agent ssh takes the
+// file for a private key, and complains of a mode that others may read.
 func (d KeyDir) Publish(keys []cluster.SSHKey, node cluster.NodeID) ([]string, error) {
 	names := d.agentNames(keys)
 	var errs []error
@@ -179,7 +242,7 @@ func (d KeyDir) Publish(keys []cluster.SSHKey, node cluster.NodeID) ([]string, e
 	}
 	var paths []string
 	for i, name := range names {
-		if err := errors.Join(d.ensureFolder(), d.writePublicOf(strings.TrimSuffix(name, ".pub"), keys[i], node)); err != nil {
+		if err := errors.Join(d.ensureFolder(), d.writePublic(name, keys[i], node, 0o600)); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -208,6 +208,21 @@ func (l *unixListener) Close() error {
 	return l.err
 }
 
+// maxSunPath is how long the path of a socket may be for programs that do not
+// know this package (unix(7)).
+const maxSunPath = 107
+
+// Reach returns a path by which other programs connect to a listener. If the
+// path is too long for them it goes through this process's open folder, which
+// root alone may follow, and only as long as this process runs.
+func Reach(l net.Listener) string {
+	path := l.Addr().String()
+	if u, ok := l.(*unixListener); ok && len(path) > maxSunPath {
+		return fmt.Sprintf("/proc/%d/fd/%d/%s", os.Getpid(), u.dir.fd, filepath.Base(path))
+	}
+	return path
+}
+
 // PeerUID returns the uid of the process at the other end of a Unix
 // connection, as the kernel recorded it when the peer connected or listened.
 func PeerUID(conn net.Conn) (uint32, error) {
