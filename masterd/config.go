@@ -35,6 +35,7 @@ type Config struct {
 	// The outside world; nil means this machine's own.
 	Clocks      func() candmap.Clocks
 	Listen      func(ctx context.Context, addrs []netip.AddrPort) ([]net.Listener, error)
+	ListenAway  func(ctx context.Context, addr netip.AddrPort) (net.Listener, error) // on an address that may not be here yet
 	Dial        func(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error)
 	ListenLocal func(path string, mode os.FileMode) (net.Listener, error)
 	DialLocal   func(ctx context.Context, path string) (net.Conn, error)
@@ -49,6 +50,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Listen == nil {
 		c.Listen = rpc.Listen
+	}
+	if c.ListenAway == nil {
+		c.ListenAway = listenShared
 	}
 	if c.ListenLocal == nil {
 		c.ListenLocal = paths.ListenUnix

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"rolekey/cluster"
+	"rolekey/internal/task"
 	"rolekey/internal/webserver"
 	"rolekey/masterd/rapi"
 	"rolekey/masterd/state"
@@ -32,12 +34,31 @@ func (m *member) serveRAPI(ctx context.Context) error {
 	}
 	certs := &rapiCert{state: m.d.State, self: m.self, now: m.d.cfg.Now}
 	handler := rapi.NewRemote(m.d, m.d.cfg.Now, logins.Identify, m.d.audit.Write)
-	for {
-		listeners, err := m.d.cfg.Listen(ctx, addrs)
-		if err == nil {
-			err = webserver.Serve(ctx, webserver.Config{
-				Listeners: listeners, Certificate: certs.get, Handler: handler, Log: m.log.Named("rapi"),
+	g := task.New(ctx)
+	serve := func(ctx context.Context, listen func() ([]net.Listener, error)) error {
+		return m.serveAt(ctx, listen, webserver.Config{Certificate: certs.get, Handler: handler, Log: m.log.Named("rapi")})
+	}
+	g.Go("own addresses", func(ctx context.Context) error {
+		return serve(ctx, func() ([]net.Listener, error) { return m.d.cfg.Listen(ctx, addrs) })
+	})
+	g.Go("cluster address", func(ctx context.Context) error {
+		return m.followAddress(ctx, func(ctx context.Context, at netip.AddrPort) {
+			_ = serve(ctx, func() ([]net.Listener, error) { // it ends with ctx alone
+				l, err := m.d.cfg.ListenAway(ctx, at)
+				return []net.Listener{l}, err
 			})
+		})
+	})
+	return g.Wait()
+}
+
+// serveAt serves until ctx ends.
+func (m *member) serveAt(ctx context.Context, listen func() ([]net.Listener, error), cfg webserver.Config) error {
+	for {
+		listeners, err := listen()
+		if err == nil {
+			cfg.Listeners = listeners
+			err = webserver.Serve(ctx, cfg)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

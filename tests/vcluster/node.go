@@ -143,6 +143,10 @@ func (n *Node) listen(_ context.Context, addrs []netip.AddrPort) ([]net.Listener
 	return list, nil
 }
 
+func (n *Node) listenAway(_ context.Context, addr netip.AddrPort) (net.Listener, error) {
+	return n.Host.Listen("tcp", addr)
+}
+
 func (n *Node) dial(ctx context.Context, _ netip.Addr, to netip.AddrPort) (net.Conn, error) {
 	return n.Host.Dial(ctx, to)
 }
@@ -163,7 +167,7 @@ func (n *Node) nodedConfig() noded.Config {
 func (n *Node) masterdConfig() masterd.Config {
 	return masterd.Config{
 		Paths: n.at, Addresses: []netip.Addr{n.Addr}, Log: n.c.logs.of(n.Short() + " masterd"), Now: n.now, Clocks: n.clocks,
-		Listen: n.listen, Dial: n.dial, ListenLocal: n.socks.listen, DialLocal: n.socks.dial, Timing: n.c.opts.Timing,
+		Listen: n.listen, ListenAway: n.listenAway, Dial: n.dial, ListenLocal: n.socks.listen, DialLocal: n.socks.dial, Timing: n.c.opts.Timing,
 		Crash: func(step string) error {
 			if n.fault == nil {
 				return nil
