@@ -11,8 +11,12 @@ import (
 	"rolekey/rpc"
 )
 
-// signFunc asks one voter, which may be this node, for its signature.
-type signFunc func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error)
+// signFunc asks one voter, which may be this node, for its signature: two, while
+// its key is replaced.
+type signFunc func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) ([]candmap.Signature, error)
+
+// maxSigs is how many signatures of one voter are looked at.
+const maxSigs = 2
 
 // votersOf returns the voters of some maps, each once.
 func votersOf(maps ...*candmap.Map) []cluster.NodeID {
@@ -52,27 +56,28 @@ func collect(ctx context.Context, sign signFunc, voters []cluster.NodeID, author
 	defer cancel()
 	type answer struct {
 		voter cluster.NodeID
-		sig   candmap.Signature
+		sigs  []candmap.Signature
 		err   error
 	}
 	answers := make(chan answer, len(voters))
 	for _, v := range voters {
 		go func() { // ends with the call, whose context ends with this function
-			sig, err := sign(ctx, v, req)
-			answers <- answer{v, sig, err}
+			sigs, err := sign(ctx, v, req)
+			answers <- answer{v, sigs, err}
 		}()
 	}
 	var failed []error
 	for range voters {
 		a := <-answers
-		if a.err == nil && !counts(env, a.sig, authorities) {
+		good := slices.DeleteFunc(a.sigs[:min(len(a.sigs), maxSigs):len(a.sigs)], func(s candmap.Signature) bool { return !counts(env, s, authorities) })
+		if a.err == nil && len(good) == 0 {
 			a.err = errors.New("its signature does not verify")
 		}
 		if a.err != nil {
 			failed = append(failed, fmt.Errorf("voter %s: %w", a.voter, a.err))
 			continue
 		}
-		if env = candmap.Merge(env, a.sig); quorum(env, authorities) {
+		if env = candmap.Merge(env, good...); quorum(env, authorities) {
 			return env, nil
 		}
 	}

@@ -29,14 +29,15 @@ func refuses(string, []byte) (candmap.Signature, error) {
 }
 
 func (v voterSet) sign(payload []byte) signFunc {
-	return func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+	return func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) ([]candmap.Signature, error) {
 		for n, answer := range v {
 			if candmaptest.NodeID(n) == voter {
-				return answer(req.PayloadType, payload)
+				sig, err := answer(req.PayloadType, payload)
+				return []candmap.Signature{sig}, err
 			}
 		}
 		<-ctx.Done()
-		return candmap.Signature{}, ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 

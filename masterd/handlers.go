@@ -94,14 +94,18 @@ func (m *member) serveSign(ctx context.Context, q *rpc.Request) (any, error) {
 	if err := q.Decode(&req); err != nil {
 		return nil, err
 	}
-	sig, err := m.signer.sign(ctx, q.Grant.Node, req)
+	sigs, err := m.signer.sign(ctx, q.Grant.Node, req)
 	if errors.Is(err, errClockOnly) {
 		return rpc.SignReply{ClockOnly: true}, nil
 	}
 	if err != nil {
 		m.d.audit.Write(audit.Event{Act: audit.SignRefused, Caller: q.Caller(), Op: req.PayloadType, Target: req.Version.String()}.Of(err))
 	}
-	return rpc.SignReply{Signature: sig}, err
+	var reply rpc.SignReply
+	if err == nil {
+		reply.Signature, reply.Also = sigs[0], sigs[1:]
+	}
+	return reply, err
 }
 
 // serveRaft passes a message on. Raft itself believes any peer, so what only a

@@ -127,7 +127,7 @@ func newReign(t *testing.T, lab *statetest.Lab) *reign {
 	})
 	now := func() time.Time { return lab.Now.Add(time.Since(r.began)) }
 	key := signingKey(t, lab.S.Node(statetest.ID(1)))
-	if r.signer, err = newSigner(node, statetest.ID(1), func() ed25519.PrivateKey { return key }, disk, now); err != nil {
+	if r.signer, err = newSigner(node, statetest.ID(1), func() []ed25519.PrivateKey { return []ed25519.PrivateKey{key} }, disk, now); err != nil {
 		t.Fatal(err)
 	}
 	keeper := keeperAt(t, lab.S.Chain[0], key, now)
@@ -136,7 +136,7 @@ func newReign(t *testing.T, lab *statetest.Lab) *reign {
 		scripts: noHooks{},
 		node:    node, self: statetest.ID(1), keeper: keeper, nodes: r.keys, clock: newClock(now), log: zap.NewNop(), alive: func(context.Context, cluster.NodeID) bool { return true },
 		push: &pusher{call: r.world, reach: newReach(), now: now, chain: keeper.Since},
-		sign: func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+		sign: func(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) ([]candmap.Signature, error) {
 			return r.signer.sign(ctx, voter, req)
 		},
 		levelOf:    func(context.Context, cluster.NodeID, rpc.Daemon) int { return 1 },

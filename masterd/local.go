@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/masterd/rapi"
 	"rolekey/rpc"
@@ -35,7 +36,7 @@ func (d *Daemon) createKeys(_ context.Context, r *rpc.LocalKeysRequest) (any, er
 	if err := d.mayReplace(r.Certificate); err != nil {
 		return nil, err
 	}
-	keys, err := d.vault.ensure(*r)
+	keys, err := d.vault.ensureListed(*r, d.listed())
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +60,20 @@ func (d *Daemon) mayReplace(der []byte) error {
 		return nil
 	}
 	return cluster.Errorf(cluster.CodeConflict, "the map that masterd holds does not list this certificate yet, and lists the one in use")
+}
+
+// listed returns the signing key that the map lists of this node, or nil.
+func (d *Daemon) listed() candmap.SigningKey {
+	self := d.standing()
+	if self == nil {
+		return nil
+	}
+	if m := self.keeper.View().Map; m != nil {
+		if c := m.Candidate(self.node); c != nil && c.Incarnation == self.incarnation {
+			return c.Signing
+		}
+	}
+	return nil
 }
 
 // destroyKeys ends this node's life as a candidate first: the files must not

@@ -193,7 +193,9 @@ func (d *Daemon) mayStart() bool {
 		return false
 	}
 	ctx := seal.Context{Cluster: self.cluster, Node: self.node, Incarnation: self.incarnation}
-	if err := d.vault.open(ctx); err != nil {
+	err := d.vault.open(ctx)
+	d.vault.settle(d.listed())
+	if err != nil {
 		d.setProblem(err)
 		d.log.Error("candidate keys cannot be opened", zap.Error(err))
 		return false

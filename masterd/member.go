@@ -2,7 +2,6 @@ package masterd
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -97,7 +96,7 @@ func (m *member) openRaft(ctx context.Context) error {
 		return errors.Join(err, store.Close())
 	}
 	m.started.Store(m.node)
-	m.signer, err = newSigner(m.node, m.self.node, m.d.vault.signer, store, m.d.cfg.Now)
+	m.signer, err = newSigner(m.node, m.self.node, m.d.vault.signers, store, m.d.cfg.Now)
 	if err == nil {
 		m.signer.evicts = m.d.evicts
 	}
@@ -127,13 +126,12 @@ func (m *member) checkCopy(ctx context.Context, p consensus.Position, last signe
 }
 
 // newestSigned returns the newest map that this node holds and that carries a
-// signature of its own key.
+// signature of a key of its own.
 func (m *member) newestSigned() cluster.Version {
-	public, ok := m.d.vault.signer().Public().(ed25519.PublicKey)
-	if !ok {
-		return cluster.Version{}
+	var own []candmap.SigningKey
+	for _, k := range m.d.vault.signers() {
+		own = append(own, publicKey(k))
 	}
-	own := []candmap.SigningKey{candmap.SigningKey(public)}
 	var newest cluster.Version
 	for _, env := range append(m.keeper.Chain(), m.keeper.View().Map.Envelope) {
 		if env.Signers(own) == 0 {
@@ -305,24 +303,24 @@ func (m *member) newLeader() *leader {
 	}
 }
 
-// signOrAsk gets a signature from this node's own signer or from a peer's.
-func (m *member) signOrAsk(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+// signOrAsk gets signatures from this node's own signer or from a peer's.
+func (m *member) signOrAsk(ctx context.Context, voter cluster.NodeID, req rpc.SignRequest) ([]candmap.Signature, error) {
 	if voter == m.self.node {
 		return m.signer.sign(ctx, voter, req)
 	}
 	if m.d.evicts(voter) {
-		return candmap.Signature{}, errEvicted
+		return nil, errEvicted
 	}
 	var reply rpc.SignReply
 	asked := m.keeper.View().Map.Candidate(voter)
 	if err := m.client.Call(ctx, rpc.Target{Node: voter, Daemon: rpc.Masterd}, rpc.MethodSign, "", req, &reply); err != nil {
-		return candmap.Signature{}, err
+		return nil, err
 	}
 	if reply.ClockOnly {
-		return candmap.Signature{}, errClockOnly
+		return nil, errClockOnly
 	}
 	if req.PayloadType == candmap.MapType && asked != nil {
 		m.seen.note(lifeOf(asked), rpc.Seen{Version: req.Version})
 	}
-	return reply.Signature, nil
+	return append([]candmap.Signature{reply.Signature}, reply.Also...), nil
 }

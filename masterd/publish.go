@@ -110,6 +110,9 @@ func (l *leader) complete(ctx context.Context, e state.ChainEntry) error {
 	req := rpc.SignRequest{PayloadType: candmap.MapType, Version: e.Version, Hash: e.Hash, Term: l.node.Term()}
 	authorities := []candmap.Authority{held.Authority(), m.Authority()}
 	for {
+		if !e.Version.Newer(l.held().At()) {
+			return nil // it came from another node: an earlier master did publish it
+		}
 		env, err = collect(ctx, l.sign, votersOf(held.Map, m), authorities, env, req)
 		if err == nil {
 			break

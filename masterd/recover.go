@@ -154,6 +154,9 @@ func (b *basis) readView() (err error) {
 // owns checks that the newest map names the keys that lie here.
 func (b *basis) owns(v *vault) error {
 	c := b.newest.ByClient(cluster.DigestOf(v.certificate().Certificate[0]))
+	if c != nil {
+		v.settle(c.Signing)
+	}
 	if c == nil || c.UUID != b.view.Node || c.Incarnation != b.view.Incarnation || !bytes.Equal(c.Signing, publicOf(v)) {
 		return cluster.Errorf(cluster.CodeNotInMap, "map %s, the newest that is known, does not name this node with the keys that it holds", b.newest.At()).
 			WithHint("recover the cluster on a candidate of that map")

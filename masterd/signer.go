@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,7 +47,7 @@ type voter interface {
 type signer struct {
 	node   voter
 	self   cluster.NodeID
-	key    func() ed25519.PrivateKey
+	keys   func() []ed25519.PrivateKey
 	stable raft.StableStore
 	now    func() time.Time
 	evicts func(cluster.NodeID) bool // nil: nobody
@@ -55,12 +56,12 @@ type signer struct {
 	last signed
 }
 
-func newSigner(n voter, self cluster.NodeID, key func() ed25519.PrivateKey, stable raft.StableStore, now func() time.Time) (*signer, error) {
+func newSigner(n voter, self cluster.NodeID, keys func() []ed25519.PrivateKey, stable raft.StableStore, now func() time.Time) (*signer, error) {
 	last, err := readSigned(stable)
 	if err != nil {
 		return nil, err
 	}
-	return &signer{node: n, self: self, key: key, stable: stable, now: now, last: last}, nil
+	return &signer{node: n, self: self, keys: keys, stable: stable, now: now, last: last}, nil
 }
 
 // readSigned returns the newest version signed; zero if there is none.
@@ -101,22 +102,23 @@ func (s *signer) newest() cluster.Version {
 	return s.last.Version
 }
 
-// sign answers a request of the named peer.
-func (s *signer) sign(ctx context.Context, peer cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+// sign answers a request of the named peer. There are two signatures of a map
+// while the signing key is replaced, that of the key which the map lists first.
+func (s *signer) sign(ctx context.Context, peer cluster.NodeID, req rpc.SignRequest) ([]candmap.Signature, error) {
 	if err := s.fromLeader(peer, req.Term); err != nil {
-		return candmap.Signature{}, err
+		return nil, err
 	}
-	key := s.key()
-	if key == nil {
-		return candmap.Signature{}, cluster.Errorf(cluster.CodeUnavailable, "this node holds no signing key")
+	keys := s.keys()
+	if len(keys) == 0 {
+		return nil, cluster.Errorf(cluster.CodeUnavailable, "this node holds no signing key")
 	}
 	switch req.PayloadType {
 	case candmap.MapType:
-		return s.signMap(ctx, key, peer, req)
+		return s.signMap(ctx, keys, peer, req)
 	case candmap.BeaconType:
-		return s.signBeacon(key, req)
+		return s.signBeacon(keys, req)
 	default:
-		return candmap.Signature{}, cluster.Errorf(cluster.CodeUnsupportedFormat, "documents of type %.60q are not signed here", req.PayloadType)
+		return nil, cluster.Errorf(cluster.CodeUnsupportedFormat, "documents of type %.60q are not signed here", req.PayloadType)
 	}
 }
 
@@ -136,11 +138,11 @@ func (s *signer) fromLeader(peer cluster.NodeID, term uint64) error {
 	return nil
 }
 
-func (s *signer) signMap(ctx context.Context, key ed25519.PrivateKey, leader cluster.NodeID, req rpc.SignRequest) (candmap.Signature, error) {
+func (s *signer) signMap(ctx context.Context, keys []ed25519.PrivateKey, leader cluster.NodeID, req rpc.SignRequest) ([]candmap.Signature, error) {
 	if newest := s.newest(); newest.Newer(req.Version) {
 		// After a restart the log first has to reach what was signed before.
 		if _, err := s.entry(ctx, newest); err != nil {
-			return candmap.Signature{}, err
+			return nil, err
 		}
 	}
 	entry, err := s.entry(ctx, req.Version)
@@ -148,22 +150,45 @@ func (s *signer) signMap(ctx context.Context, key ed25519.PrivateKey, leader clu
 		err = s.fromLeader(leader, req.Term) // it may have waited
 	}
 	if err != nil {
-		return candmap.Signature{}, err
+		return nil, err
 	}
 	if entry.Hash != req.Hash {
-		return candmap.Signature{}, cluster.Errorf(cluster.CodeMapFork, "this voter's log yields another map %s: %s, not %s", req.Version, entry.Hash.Short(), req.Hash.Short())
+		return nil, cluster.Errorf(cluster.CodeMapFork, "this voter's log yields another map %s: %s, not %s", req.Version, entry.Hash.Short(), req.Hash.Short())
 	}
 	m, err := candmap.DecodeMap(entry.Payload)
 	if err != nil {
-		return candmap.Signature{}, err
+		return nil, err
 	}
 	if err := s.timely(m, entry, leader); err != nil {
-		return candmap.Signature{}, err
+		return nil, err
 	}
 	if err := s.remember(entry); err != nil {
-		return candmap.Signature{}, err
+		return nil, err
 	}
-	return candmap.Sign(key, candmap.MapType, entry.Payload)
+	return signWith(s.ordered(keys, m), candmap.MapType, entry.Payload)
+}
+
+// ordered puts the key that a map lists of this node first.
+func (s *signer) ordered(keys []ed25519.PrivateKey, m *candmap.Map) []ed25519.PrivateKey {
+	for _, c := range m.Candidates {
+		for i, k := range keys {
+			if c.UUID == s.self && bytes.Equal(publicKey(k), c.Signing) {
+				return append([]ed25519.PrivateKey{k}, slices.Delete(slices.Clone(keys), i, i+1)...)
+			}
+		}
+	}
+	return keys
+}
+
+func signWith(keys []ed25519.PrivateKey, payloadType string, payload []byte) (sigs []candmap.Signature, err error) {
+	for _, k := range keys {
+		sig, err := candmap.Sign(k, payloadType, payload)
+		if err != nil {
+			return nil, err
+		}
+		sigs = append(sigs, sig)
+	}
+	return sigs, nil
 }
 
 // entry waits until this node's own log yields the version.
@@ -225,29 +250,29 @@ func (s *signer) remember(e state.ChainEntry) error {
 	return nil
 }
 
-func (s *signer) signBeacon(key ed25519.PrivateKey, req rpc.SignRequest) (candmap.Signature, error) {
+func (s *signer) signBeacon(keys []ed25519.PrivateKey, req rpc.SignRequest) ([]candmap.Signature, error) {
 	b, err := candmap.DecodeBeacon(req.Payload)
 	if err != nil {
-		return candmap.Signature{}, err
+		return nil, err
 	}
 	st := s.node.State()
 	e, ok := st.Entry(b.At())
 	switch skew := s.now().Sub(b.Time); {
 	case b.Cluster != st.Cluster.UUID || !ok || !bytes.Equal(e.Hash[:], b.Map[:]):
-		return candmap.Signature{}, cluster.Errorf(cluster.CodeNotFound, "this voter's log does not hold the map of the beacon")
+		return nil, cluster.Errorf(cluster.CodeNotFound, "this voter's log does not hold the map of the beacon")
 	case s.newest().Newer(b.At()):
-		return candmap.Signature{}, cluster.Errorf(cluster.CodeMapOlder, "this voter has signed a newer map than %s", b.At())
+		return nil, cluster.Errorf(cluster.CodeMapOlder, "this voter has signed a newer map than %s", b.At())
 	case skew.Abs() > candmap.MaxSkew:
-		return candmap.Signature{}, cluster.Errorf(cluster.CodeBadFormat, "the beacon's time is %s from this voter's clock: compare the clocks", skew.Round(time.Millisecond))
+		return nil, cluster.Errorf(cluster.CodeBadFormat, "the beacon's time is %s from this voter's clock: compare the clocks", skew.Round(time.Millisecond))
 	}
 	m, err := candmap.DecodeMap(e.Payload)
 	if err != nil {
-		return candmap.Signature{}, err
+		return nil, err
 	}
 	if s.evicted(m.Master) {
-		return candmap.Signature{}, errClockOnly
+		return nil, errClockOnly
 	}
-	return candmap.Sign(key, candmap.BeaconType, req.Payload)
+	return signWith(s.ordered(keys, m)[:1], candmap.BeaconType, req.Payload)
 }
 
 // errRestored stops a daemon whose disk is older than what others saw from it.

@@ -207,7 +207,7 @@ func TestG3SignsForTheLeaderOfTheTermOnly(t *testing.T) {
 		}
 		for _, req := range []rpc.SignRequest{forMap, forBeacon} {
 			req.Term = c.term
-			sig, err := k.sign(t.Context(), peer, req)
+			sig, err := first(k.sign(t.Context(), peer, req))
 			if c.code == "" {
 				mustSign(t, c.name+": "+req.PayloadType, sig, err)
 			} else {
@@ -317,7 +317,7 @@ func TestG3SignsNothingElse(t *testing.T) {
 		"nothing as a beacon": {rpc.SignRequest{PayloadType: candmap.BeaconType}, cluster.CodeBadFormat},
 	} {
 		c.req.Term = 1
-		sig, err := k.sign(t.Context(), statetest.ID(1), c.req)
+		sig, err := first(k.sign(t.Context(), statetest.ID(1), c.req))
 		mustRefuse(t, name, c.code, sig, err)
 	}
 	k.key = nil

@@ -112,17 +112,32 @@ func newVoterKit(t statetest.TB, lab *statetest.Lab) *voterKit {
 
 func (k *voterKit) restart() {
 	k.t.Helper()
-	s, err := newSigner(k.raft, statetest.ID(1), func() ed25519.PrivateKey { return k.key }, k.disk, func() time.Time { return k.now })
+	s, err := newSigner(k.raft, statetest.ID(1), k.keys, k.disk, func() time.Time { return k.now })
 	if err != nil {
 		k.t.Fatalf("%v", err)
 	}
 	k.signer = s
 }
 
+func (k *voterKit) keys() []ed25519.PrivateKey {
+	if k.key == nil {
+		return nil
+	}
+	return []ed25519.PrivateKey{k.key}
+}
+
+// first is the signature of a voter that has one key.
+func first(sigs []candmap.Signature, err error) (candmap.Signature, error) {
+	if err != nil || len(sigs) == 0 {
+		return candmap.Signature{}, err
+	}
+	return sigs[0], nil
+}
+
 // askMap asks for a signature on a version, as its leader would.
 func (k *voterKit) askMap(e state.ChainEntry) (candmap.Signature, error) {
 	peer, _, _ := consensus.ParseServerID(k.raft.Leader())
-	return k.sign(k.ctx, peer, rpc.SignRequest{PayloadType: candmap.MapType, Version: e.Version, Hash: e.Hash, Term: k.raft.Term()})
+	return first(k.sign(k.ctx, peer, rpc.SignRequest{PayloadType: candmap.MapType, Version: e.Version, Hash: e.Hash, Term: k.raft.Term()}))
 }
 
 func (k *voterKit) askBeacon(b candmap.Beacon) (candmap.Signature, error) {
@@ -131,7 +146,7 @@ func (k *voterKit) askBeacon(b candmap.Beacon) (candmap.Signature, error) {
 		k.t.Fatalf("%v", err)
 	}
 	peer, _, _ := consensus.ParseServerID(k.raft.Leader())
-	return k.sign(k.ctx, peer, rpc.SignRequest{PayloadType: candmap.BeaconType, Version: b.At(), Hash: b.Map, Payload: payload, Term: k.raft.Term()})
+	return first(k.sign(k.ctx, peer, rpc.SignRequest{PayloadType: candmap.BeaconType, Version: b.At(), Hash: b.Map, Payload: payload, Term: k.raft.Term()}))
 }
 
 func beaconFor(st *state.State, e state.ChainEntry, at time.Time) candmap.Beacon {

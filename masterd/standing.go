@@ -97,6 +97,7 @@ func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply) error {
 			d.log.Warn("beacon from noded is refused", zap.Error(err))
 		}
 	}
+	d.vault.settle(d.listed())
 	d.settleRecovery(self.keeper.View().Map)
 	d.poke()
 	return nil

@@ -33,9 +33,10 @@ type vault struct {
 	at paths.Layout
 
 	mu      sync.Mutex
-	ring    *seal.Keyring // nil: nothing here, or not opened
-	signing ed25519.PrivateKey
-	client  *tls.Certificate // nil: no certificate installed
+	ring    *seal.Keyring      // nil: nothing here, or not opened
+	signing ed25519.PrivateKey // that the map lists, as far as is known
+	other   ed25519.PrivateKey // while one is replaced: the one before or after it
+	client  *tls.Certificate   // nil: no certificate installed
 }
 
 func newVault(at paths.Layout) *vault { return &vault{at: at} }
@@ -55,7 +56,7 @@ func (v *vault) present() bool {
 // keyring goes last: while it is there, an interrupted removal is only repeated.
 func (v *vault) files() []string {
 	return []string{
-		v.at.CandidateCert(), v.at.SigningKey(), v.at.CandidateKey(), v.at.NextCandidateKey(),
+		v.at.CandidateCert(), v.at.SigningKey(), v.at.NextSigningKey(), v.at.CandidateKey(), v.at.NextCandidateKey(),
 		v.at.RaftDB(), v.at.SnapshotDir(), v.at.RecoveryDir() + tmpSuffix, v.at.RecoveryDir(), v.at.RecoveryNote(), v.at.Keyring(),
 	}
 }
@@ -88,11 +89,20 @@ func (v *vault) openLocked(ctx seal.Context) error {
 	if err != nil {
 		return err
 	}
+	next, err := readNextSigning(ring, v.at)
+	if err != nil {
+		return err
+	}
 	client, err := v.readClient(ring)
 	if err != nil {
 		return err
 	}
-	v.ring, v.signing, v.client = ring, signing, client
+	if next != nil && next.Equal(signing) { // its retirement was interrupted
+		if next, err = nil, atomicfile.Remove(v.at.NextSigningKey()); err != nil {
+			return fmt.Errorf("read signing key: %w", err)
+		}
+	}
+	v.ring, v.signing, v.other, v.client = ring, signing, next, client
 	return nil
 }
 
@@ -100,6 +110,12 @@ func (v *vault) openLocked(ctx seal.Context) error {
 // keys in place; one that is given is installed, and must fit the keys that are
 // there. Calling it again changes nothing.
 func (v *vault) ensure(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
+	return v.ensureListed(r, nil)
+}
+
+// ensureListed is ensure, and knows the signing key that the map lists of this
+// node; nil: none.
+func (v *vault) ensureListed(r rpc.LocalKeysRequest, listed candmap.SigningKey) (rpc.CandidateKeys, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	ctx := seal.Context{Cluster: r.Cluster, Node: r.Node, Incarnation: r.Incarnation}
@@ -112,6 +128,11 @@ func (v *vault) ensure(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
 		}
 	} else if err := v.createLocked(ctx); err != nil {
 		return rpc.CandidateKeys{}, err
+	}
+	if r.Signing != nil {
+		if err := v.orderLocked(r.Signing, listed); err != nil {
+			return rpc.CandidateKeys{}, err
+		}
 	}
 	return v.publicLocked(r)
 }
@@ -225,12 +246,12 @@ func (v *vault) publicLocked(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) 
 	if err != nil {
 		return rpc.CandidateKeys{}, err
 	}
-	proof, err := pki.ProvePossession(v.signing, r.Cluster, r.Node, r.Incarnation)
+	newest := v.newestLocked()
+	proof, err := pki.ProvePossession(newest, r.Cluster, r.Node, r.Incarnation)
 	if err != nil {
 		return rpc.CandidateKeys{}, err
 	}
-	public, _ := v.signing.Public().(ed25519.PublicKey)
-	keys := rpc.CandidateKeys{CSR: csr, Signing: candmap.SigningKey(public), Possession: proof, Features: cluster.FeatureLevel}
+	keys := rpc.CandidateKeys{CSR: csr, Signing: publicKey(newest), Possession: proof, Features: cluster.FeatureLevel}
 	if v.client != nil {
 		keys.Installed = cluster.DigestOf(v.client.Certificate[0])
 	}
@@ -243,7 +264,8 @@ func (v *vault) destroy() rpc.KeyDestroyReply {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	clear(v.signing)
-	v.ring, v.signing, v.client = nil, nil, nil
+	clear(v.other)
+	v.ring, v.signing, v.other, v.client = nil, nil, nil, nil
 	var names []string
 	for _, p := range v.files() {
 		names = append(names, filepath.Base(p)) // all are in masterd's folder
@@ -257,8 +279,7 @@ func publicOf(v *vault) candmap.SigningKey {
 	if key == nil {
 		return nil
 	}
-	public, _ := key.Public().(ed25519.PublicKey)
-	return candmap.SigningKey(public)
+	return publicKey(key)
 }
 
 // certificate returns the client certificate with its key, or nil.

@@ -64,7 +64,7 @@ func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest, d *draf
 		m.demoted.Store(false)
 	}
 	keys, err := m.masterd.createKeys(ctx, rpc.LocalKeysRequest{
-		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Name: m.name(), Certificate: req.Certificate,
+		Cluster: m.id.Cluster, Node: m.id.Node, Incarnation: m.id.Incarnation, Name: m.name(), Certificate: req.Certificate, Signing: req.Signing,
 	})
 	ssh := wantsSSH(m.keeper.View())
 	if req.SSHSetup != nil {

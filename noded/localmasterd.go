@@ -138,14 +138,14 @@ func (l *localMasterd) destroyKeys(caller context.Context) (rpc.KeyDestroyReply,
 	case caller.Err() != nil || cluster.CodeOf(err) == cluster.CodeConflict:
 		return reply, err // nobody waits any more; or it has yet to hear of the loss, and is asked again
 	}
-	reply = l.remove(l.at.SigningKey(), l.at.CandidateKey(), l.at.NextCandidateKey())
+	reply = l.remove(l.at.SigningKey(), l.at.NextSigningKey(), l.at.CandidateKey(), l.at.NextCandidateKey())
 	reply.Problems = append(reply.Problems, fmt.Sprintf("masterd does not confirm: it may hold keys in memory until it is restarted, and its state is still on disk: %v", err))
 	return reply, nil
 }
 
 func (l *localMasterd) keyFiles() []string {
 	return []string{
-		l.at.SigningKey(), l.at.CandidateKey(), l.at.NextCandidateKey(), l.at.Keyring(), l.at.CandidateCert(), l.at.RaftDB(), l.at.SnapshotDir(),
+		l.at.SigningKey(), l.at.NextSigningKey(), l.at.CandidateKey(), l.at.NextCandidateKey(), l.at.Keyring(), l.at.CandidateCert(), l.at.RaftDB(), l.at.SnapshotDir(),
 		l.at.RecoveryDir() + ".tmp", l.at.RecoveryDir(), l.at.RecoveryNote(),
 	}
 }

@@ -189,7 +189,8 @@ type LocalKeysRequest struct {
 	Name        cluster.Name   `json:"name"`
 	Certificate []byte         `json:"certificate"` // DER; empty: none yet
 
-	Next bool `json:"next,omitempty"` // asks for the client key that is to be used next
+	Next    bool          `json:"next,omitempty"` // asks for the client key that is to be used next
+	Signing *SigningOrder `json:"signing,omitempty"`
 }
 
 // LocalKeysReply tells whether masterd holds candidate keys.

@@ -84,6 +84,20 @@ type KeyCreateRequest struct {
 	// SSHKey says which SSH key; nil, before feature level 3: the node's own,
 	// of the default kind.
 	SSHKey *SSHKeyOrder `json:"ssh_key,omitempty"`
+	// Signing says which signing key; nil, before feature level 3: the one that
+	// there is.
+	Signing *SigningOrder `json:"signing,omitempty"`
+}
+
+// SigningOrder is about the signing key of a candidate. While it is replaced a
+// node holds two: the one that the map lists, and the next.
+type SigningOrder struct {
+	// Avoid are keys that are being replaced: a node whose newest key is one of
+	// them makes another, and answers with that.
+	Avoid []candmap.SigningKey `json:"avoid,omitempty"`
+	// Keep is the key that the map lists. A node that holds that map destroys the
+	// one before it.
+	Keep candmap.SigningKey `json:"keep,omitempty"`
 }
 
 // SSHKeyOrder is the SSH key that a node is to have. It has one already if it
@@ -276,6 +290,9 @@ type SignRequest struct {
 // SignReply carries the signature.
 type SignReply struct {
 	Signature candmap.Signature `json:"signature"`
+	// Also are signatures of a map by the voter's other keys, while one is
+	// replaced: the map that says so needs those of both.
+	Also []candmap.Signature `json:"also,omitempty"`
 	// ClockOnly answers for a beacon that the voter would sign, did its map not
 	// name a master that root there has evicted: the time is right, and there is
 	// no signature.

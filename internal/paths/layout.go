@@ -89,6 +89,9 @@ func (l Layout) NextCandidateKey() string { return l.CandidateKey() + ".next" }
 // SigningKey signs maps and beacons.
 func (l Layout) SigningKey() string { return l.In("/var/lib/rolekey/masterd/signing.key") }
 
+// NextSigningKey is there while it is replaced.
+func (l Layout) NextSigningKey() string { return l.SigningKey() + ".next" }
+
 // Keyring holds the data keys of state at rest.
 func (l Layout) Keyring() string { return l.In("/var/lib/rolekey/masterd/keyring") }
 

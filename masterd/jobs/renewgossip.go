@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -123,8 +122,7 @@ func (r *run) follow(ctx context.Context, phase string, has func(rpc.NodeState) 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	slices.Sort(missed)
-	r.told("%s", strings.Join(append([]string{fmt.Sprintf("%s: %d of %d nodes", phase, asked-len(missed), asked)}, missed...), "; "))
+	r.toldOf(phase, asked, missed)
 	return nil
 }
 

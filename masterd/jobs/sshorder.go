@@ -27,6 +27,9 @@ func KeyRequest(s *state.State, n *state.Node, cert []byte) rpc.KeyCreateRequest
 		}
 		r.SSHKey = sshOrder(s, shared, nil)
 	}
+	if n.Keys != nil && s.FeatureLevel >= state.LevelRenew {
+		r.Signing = &rpc.SigningOrder{Keep: n.Keys.Signing}
+	}
 	return r
 }
 

@@ -97,3 +97,51 @@ func TestGossipKeyAfterRemoval(t *testing.T) {
 		c.Await(Limit, c.oneGossipKey)
 	})
 }
+
+// oneSigningKey returns nil if every candidate holds one signing key, on disk.
+func (c *Cluster) oneSigningKey() error {
+	st, err := c.State()
+	if err != nil {
+		return err
+	}
+	for _, n := range st.Candidates() {
+		if _, err := os.Lstat(c.ByID(n.UUID).at.NextSigningKey()); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s holds two signing keys: %v", n.Name, err)
+		}
+	}
+	return idle(st)
+}
+
+// TestG7SigningKeysChangeAndCrash: whatever happens to the master or to another
+// node while the signing keys are replaced, a majority can sign, and all old keys
+// are destroyed in the end.
+func TestG7SigningKeysChangeAndCrash(t *testing.T) {
+	disturbRenewal(t, Change{NewSigning: true}, func(c *Cluster) error {
+		// One that was not reached keeps its key, and a next one that was never used.
+		c.Must(Change{ID: jobs.OpClusterRenew, NewSigning: true})
+		return c.oneSigningKey()
+	})
+}
+
+// Signing keys change, again and again, and every change of the map goes on.
+func TestG3SigningKeysChange(t *testing.T) {
+	Run(t, 5, Options{}, func(t *testing.T, c *Cluster) {
+		known := map[string]bool{}
+		for range 3 {
+			c.Must(Change{ID: jobs.OpClusterRenew, NewSigning: true})
+			st, err := c.State()
+			c.must(err)
+			for _, n := range st.Candidates() {
+				if known[string(n.Keys.Signing)] {
+					t.Errorf("%s has a signing key again that was replaced", n.Name)
+				}
+				known[string(n.Keys.Signing)] = true
+			}
+			c.Await(Limit, c.oneSigningKey)
+			c.Must(Candidate(c.other(), false))
+			c.Settle()
+		}
+		c.Master().Restart()
+		c.Settle()
+	})
+}
