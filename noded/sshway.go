@@ -46,8 +46,12 @@ func (m *member) sshWay(ctx context.Context, ref string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	address := n.Addresses[0]
+	if a, err := netip.ParseAddr(ref); err == nil && slices.Contains(n.Addresses, a) {
+		address = a
+	}
 	w := rpc.SSHWay{
-		Name: n.Name, Address: n.Addresses[0], Port: n.Ports.SSH, User: set.account.Name,
+		Name: n.Name, Address: address, Port: n.Ports.SSH, User: set.account.Name,
 		KnownHosts: filepath.Join(m.cfg.Paths.NodeDir(), sshHostsFile),
 	}
 	if b := m.cfg.sources(v.Roster, m.id.Node).to(w.Address); b.IsValid() {

@@ -24,7 +24,7 @@ func (a *app) sshCommand() *cobra.Command {
 		Long: `Becomes ssh(1), with this node's key for the cluster, and with NODE's address,
 port and host keys as the signed roster of this node has them. It does not need
 what Rolekey writes for plain ssh, nor the master daemon, and no name is resolved.
-NODE is a name, the first label of it, an address or a UUID.
+NODE is a name, the first label of it, a UUID, or an address, which is then used.
 
 It works where the map authorizes this node's key: on the master, and on every
 candidate with ssh_reach=candidates. The exit code is ssh's, which is COMMAND's, or

@@ -18,10 +18,10 @@ type sshFlags struct {
 
 func (f *sshFlags) add(cmd *cobra.Command) {
 	s := cmd.Flags()
-	s.StringVar(&f.mode, "ssh-key-mode", "", "whose the candidates' SSH keys are: per-candidate or shared")
-	s.StringVar(&f.kind, "ssh-key-type", "", "type of these keys: ed25519, ecdsa or rsa")
-	s.IntVar(&f.bits, "ssh-key-bits", 0, "their bits: 256, 384 or 521 of ecdsa, 3072 to 8192 of rsa")
-	s.StringVar(&f.storage, "ssh-key-storage", "", "where a node keeps the private half: file, or agent, in noded's memory")
+	s.StringVar(&f.mode, "ssh-key-mode", "", "SSH keys of the candidates: per-candidate, each has its own, or shared, one for all")
+	s.StringVar(&f.kind, "ssh-key-type", "", "type of the candidates' SSH keys: ed25519, ecdsa or rsa")
+	s.IntVar(&f.bits, "ssh-key-bits", 0, "bits of the candidates' SSH keys: 256, 384 or 521 of ecdsa, 3072 to 8192 of rsa")
+	s.StringVar(&f.storage, "ssh-key-storage", "", "where a candidate keeps the private half: file, or agent, noded's memory alone")
 }
 
 // into puts the flags that were given into a request.
