@@ -225,10 +225,18 @@ func unfit(err error) bool {
 	return c == cluster.CodeConflict || c == cluster.CodeBadFormat
 }
 
-// retire lists the new keys alone.
+// retire lists the new keys alone, and says which nodes may not know any of them.
 func (g *roll) retire(ctx context.Context) error {
-	_, err := g.list(ctx, g.final)
-	return err
+	old := g.overlaps()
+	spread, err := g.list(ctx, g.final)
+	if err != nil || !old {
+		return err
+	}
+	for _, u := range spread.Unreachable {
+		g.say(fmt.Sprintf(" - WARNING: Node %s may accept none but the SSH keys that were replaced: until its node daemon answers, "+
+			"it takes a key of your own to log in to it", u.Node))
+	}
+	return nil
 }
 
 // list commits the lists of all candidates as one map, if any of them differs
