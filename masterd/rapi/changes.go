@@ -126,6 +126,10 @@ func (a *api) modify(r *http.Request) (any, error) {
 	if err := decode(r, &m); err != nil {
 		return nil, err
 	}
+	// Root's known_hosts on every node takes names and addresses from the roster.
+	if (m.SecondaryIP != nil || len(m.Addresses) > 0) && !callerOf(r).Permission.Allows(cluster.PermissionAdmin) {
+		return nil, cluster.Errorf(cluster.CodeForbidden, "changing where a node is needs the permission admin")
+	}
 	return a.setParams(r, m)
 }
 

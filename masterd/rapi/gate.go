@@ -16,6 +16,7 @@ type gate struct {
 	b        Backend
 	identify func(*http.Request) (Caller, error)
 	record   func(audit.Event)
+	origin   http.CrossOriginProtection
 }
 
 // of serves a path to callers who have the permission.
@@ -24,7 +25,13 @@ func (g *gate) of(needed cluster.Permission, h handler) http.Handler {
 		id := rpc.NewRequestID()
 		w.Header().Set(rpc.RequestIDHeader, id)
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, id))
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 		r, err := admit(r, g.identify, needed)
+		// A browser that knows an administrator's password or certificate sends it
+		// along with what a foreign page makes it ask.
+		if err == nil && g.origin.Check(r) != nil {
+			err = errForbidden
+		}
 		var out any
 		if err == nil {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)

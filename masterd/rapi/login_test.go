@@ -112,6 +112,68 @@ func TestRAPIPermissions(t *testing.T) {
 	}
 }
 
+// TestRAPICertificatePermissions walks every path as an administrator of each
+// permission, by certificate.
+func TestRAPICertificatePermissions(t *testing.T) {
+	rapi.FastHashes(t)
+	r := newRemote(t, 4)
+	for _, p := range []cluster.Permission{cluster.PermissionRead, cluster.PermissionWrite, cluster.PermissionAdmin} {
+		cert := selfSigned(t, r.clock)
+		r.Do(state.KindRAPIAdmin, state.RAPIAdminChange{Name: string(p), Permission: p, Digest: cluster.DigestOf(cert.Raw), NotAfter: cert.NotAfter})
+		show := func(req *http.Request) { req.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}} }
+		for _, route := range rapi.Routes(r.Backend) {
+			path := strings.NewReplacer("{node}", "node2.lab.test", "{job:[0-9]{1,18}}", "77", "{id}", "6ba7b810-9dad-11d1-80b4-00c04fd430c8").Replace(route.Path)
+			w := r.call(route.Verb, path, "[", "", "", show)
+			if refused := strings.Contains(w.Body.String(), `"Forbidden"`); refused == p.Allows(route.Needs) || w.Code == http.StatusUnauthorized {
+				t.Errorf("%s %s with %s: %d", route.Verb, path, p, w.Code)
+			}
+		}
+	}
+}
+
+// TestRAPIAddresses: who may write may not say where a node is, or what its name
+// is: root's known_hosts follows both.
+func TestRAPIAddresses(t *testing.T) {
+	rapi.FastHashes(t)
+	r := newRemote(t, 2)
+	r.user("amy", "the password", cluster.PermissionWrite)
+	r.user("root", "the password", cluster.PermissionAdmin)
+	for _, c := range [][2]string{
+		{"/modify", `{"addresses":["192.0.2.9"]}`}, {"/modify", `{"secondary_ip":"192.0.2.9"}`}, {"/rename", `{"new_name":"backup.example"}`},
+	} {
+		amy := r.call("POST", "/2/nodes/node2"+c[0], c[1], "amy", "the password").Code
+		if root := r.call("POST", "/2/nodes/node2"+c[0], c[1], "root", "the password").Code; amy != 403 || root != 200 {
+			t.Errorf("%s: %d with write, %d with admin", c[1], amy, root)
+		}
+	}
+}
+
+// TestRAPIForeignPages: what a page of another site makes an administrator's browser
+// ask is refused; programs, which are no browsers, are not concerned.
+func TestRAPIForeignPages(t *testing.T) {
+	rapi.FastHashes(t)
+	r := newRemote(t, 4)
+	r.user("root", "the password", cluster.PermissionAdmin)
+	header := func(k, v string) func(*http.Request) { return func(req *http.Request) { req.Header.Set(k, v) } }
+	for name, c := range map[string]struct {
+		verb, path string
+		also       func(*http.Request)
+		status     int
+	}{
+		"a program":            {"POST", "/2/nodes/node2/readd", func(*http.Request) {}, 200},
+		"a form of a page":     {"POST", "/2/nodes/node2/readd", header("Sec-Fetch-Site", "cross-site"), 403},
+		"of an old browser":    {"POST", "/2/verify", header("Origin", "https://evil.example"), 403},
+		"of the same site":     {"POST", "/2/verify", header("Sec-Fetch-Site", "same-origin"), 200},
+		"a link":               {"GET", "/2/info", header("Sec-Fetch-Site", "cross-site"), 200},
+		"a script that writes": {"PUT", "/2/tags?tag=x", header("Origin", "null"), 403},
+	} {
+		w := r.call(c.verb, c.path, "", "root", "the password", c.also)
+		if w.Code != c.status || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %d, want %d: %s", name, w.Code, c.status, w.Body)
+		}
+	}
+}
+
 // TestRAPIUserChanges: a password that was checked a moment ago is refused as
 // soon as it is changed, and a user as soon as he is removed.
 func TestRAPIUserChanges(t *testing.T) {

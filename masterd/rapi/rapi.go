@@ -88,7 +88,7 @@ func (a *api) routes() []route {
 		{"GET", node + "/role", a.role, ""},
 		{"PUT", node + "/role", a.setRole, ""},
 		{"POST", node + "/modify", a.modify, ""},
-		{"POST", node + "/rename", a.rename, ""},
+		{"POST", node + "/rename", a.rename, admin},
 		{"POST", node + "/readd", a.readd, admin},
 		{"POST", node + "/host-keys", a.acceptHostKeys, admin},
 		{"GET", node + "/tags", a.nodeTags, ""},

@@ -25,7 +25,7 @@ func (a *app) rapiUserCommand() *cobra.Command {
 		Short: "Manage the users of the remote API",
 		Long: `Users log in to the remote API (HTTPS, port 5080 of every master candidate) by
 name and password. Permission read lets them look, write lets them change roles and
-tags, admin lets them add and remove nodes. What raises privileges of the API
+tags, admin lets them add, rename, move and remove nodes. What raises privileges of the API
 itself, users included, is changed on the master only.
 
 A password is read from the terminal, or from a file, and never an argument. The
