@@ -50,6 +50,7 @@ var layouts = []layout{
 		{"handover", (*bench).handover},
 		{"failover", (*bench).failover},
 	}},
+	{lab.Config{Nodes: 8, CandidatePoolSize: 3}, []part{{"renew", (*bench).renew}}},
 	{lab.Config{Nodes: 1}, []part{{"jobs", (*bench).jobs}, {"thousand", (*bench).thousand}}},
 }
 
