@@ -86,7 +86,10 @@ func (c *check) clientCertificate(n *state.Node, a rpc.NodeState) {
 	case !isCandidate && entry != nil:
 		c.node(n, CodeClientCert, "Node '%s' is not a master candidate, but still listed in the map of master candidate certificates.", n.Name).cure(RepairPush, "gnt-cluster redist-conf")
 	case isCandidate && !slices.ContainsFunc(a.Client, func(d cluster.Digest) bool { return slices.Contains(entry.Client, d) }):
-		c.rekeyable(c.node(n, CodeClientCert, "Client certificate digest of master candidate '%s' does not match its entry in the candidate map. Expected: %s", n.Name, entry.Client[0]), n)
+		f := c.node(n, CodeClientCert, "Client certificate digest of master candidate '%s' does not match its entry in the candidate map. Expected: %s", n.Name, entry.Client[0])
+		if c.rekeyable(f, n); len(a.Client) == 0 && a.MasterKeys { // its files are there
+			f.cure(RepairNone, "its master daemon does not tell; on %s: systemctl restart rolekey-masterd", n.Name)
+		}
 	}
 }
 

@@ -1,0 +1,202 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"rolekey/internal/lab"
+)
+
+// suffer puts faults into the cluster and waits until verify reports them and
+// nothing else: daemons that were just started, and nodes that were just lost,
+// take a moment.
+func (w *world) suffer(faults []fault) *report {
+	w.t.Helper()
+	for _, f := range faults {
+		err := f.inject(w)
+		if errors.Is(err, lab.ErrNoNamespaces) {
+			w.t.Skip("cuts need namespaces")
+		}
+		if err != nil {
+			w.t.Fatalf("%s: %v", f.name, err)
+		}
+	}
+	var r *report
+	took := w.until("verify reports "+names(faults), func(context.Context) (err error) {
+		if r, err = w.verify(); err == nil {
+			err = judge(r, faults)
+		}
+		return err
+	})
+	w.t.Logf("%s: reported after %s", names(faults), took.Round(time.Millisecond))
+	return r
+}
+
+func names(faults []fault) string {
+	var list []string
+	for _, f := range faults {
+		list = append(list, f.name)
+	}
+	return strings.Join(list, "; ")
+}
+
+// heal has --repair and the printed remedies put the faults right. --repair must
+// leave what it is not to touch, and say so.
+func (w *world) heal(faults []fault, r *report) {
+	w.t.Helper()
+	var rest []fault
+	repairable := false
+	for _, f := range faults {
+		if f.cure == byRepair {
+			repairable = true
+		} else {
+			rest = append(rest, f)
+		}
+	}
+	if repairable {
+		done, err := w.verify("--repair")
+		w.must(err)
+		if len(done.Repaired) == 0 {
+			w.t.Errorf("nothing was repaired: %q", done.Lines)
+		}
+		left, err := w.verify()
+		w.must(err)
+		if err := judge(left, rest); err != nil {
+			w.t.Errorf("after --repair of %s: %v", names(faults), err)
+		}
+	}
+	for _, f := range rest {
+		for _, x := range r.all() {
+			if f.is(x) {
+				w.must(f.remedy(w, x))
+				break
+			}
+		}
+	}
+	w.clean()
+}
+
+// TestEachFault: verify reports it, with its code and its node, and nothing else.
+func TestEachFault(t *testing.T) {
+	for _, f := range catalogue {
+		t.Run(f.name, func(t *testing.T) {
+			w := open(t)
+			one := []fault{f}
+			w.heal(one, w.suffer(one))
+		})
+	}
+}
+
+// TestFaultsTogether: some at once, whose choice ROLEKEY_SEED repeats.
+func TestFaultsTogether(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("ROLEKEY_SEED"); s != "" {
+		if _, err := fmt.Sscan(s, &seed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("ROLEKEY_SEED=%d", seed)
+	dice := rand.New(rand.NewPCG(seed, 0))
+	for round := range 3 {
+		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			w := open(t)
+			some := pick(dice, 2+dice.IntN(3))
+			w.heal(some, w.suffer(some))
+		})
+	}
+}
+
+// pick chooses faults that do not hide one another: where a daemon is down, the
+// node cannot tell of anything else.
+func pick(dice *rand.Rand, n int) []fault {
+	var some []fault
+	for _, i := range dice.Perm(len(catalogue)) {
+		f := catalogue[i]
+		fits := len(some) < n
+		for _, o := range some {
+			fits = fits && !clash(f, o) && !clash(o, f)
+		}
+		if fits {
+			some = append(some, f)
+		}
+	}
+	return some
+}
+
+// clash reports whether a makes b invisible or adds to what it yields.
+func clash(a, b fault) bool {
+	return a.hides && a.place() == b.place()
+}
+
+// TestCuredByItself: what the cluster puts right before an administrator could
+// look.
+func TestCuredByItself(t *testing.T) {
+	w := open(t)
+	n4, n5 := w.node("node4"), w.node("node5")
+	old, err := os.ReadFile(w.layout("node5").CurrentMap())
+	w.must(err)
+	master, err := w.Master(w.ctx)
+	w.must(err)
+	for _, drained := range []string{"yes", "no"} { // makes new maps
+		_, err = w.Must(w.ctx, 0, master, "gnt-node", "modify", "-D", drained, "node4")
+		w.must(err)
+	}
+	keys, err := os.ReadFile(n4.AuthorizedKeys())
+	w.must(err)
+	known, err := os.ReadFile(n4.KnownHosts())
+	w.must(err)
+	w.must(errors.Join(
+		w.Kill(w.ctx, "node5", "noded"), os.WriteFile(w.layout("node5").CurrentMap(), old, 0o600), w.started("node5"), // an old map
+		os.WriteFile(n4.AuthorizedKeys(), []byte(withoutOne(string(keys))), 0o600),
+		os.WriteFile(n4.KnownHosts(), []byte(withoutOne(string(known))), 0o600),
+		os.Remove(w.layout("node3").SSHKey()), // a candidate's own SSH key
+	))
+	took := w.until("files and map are back", func(context.Context) error {
+		var errs []error
+		for path, want := range map[string][]byte{n4.AuthorizedKeys(): keys, n4.KnownHosts(): known} {
+			if got, err := os.ReadFile(path); err != nil || strings.Count(string(got), "\n") != strings.Count(string(want), "\n") {
+				errs = append(errs, fmt.Errorf("%s is not back", path))
+			}
+		}
+		if got, err := os.ReadFile(w.layout("node5").CurrentMap()); err != nil || string(got) == string(old) {
+			errs = append(errs, errors.New(n5.Name+" has the old map"))
+		}
+		return errors.Join(errs...)
+	})
+	t.Logf("put right after %s", took)
+	w.clean()
+}
+
+// withoutOne takes one line with a key out of the cluster's block.
+func withoutOne(text string) string {
+	lines := strings.SplitAfter(text, "\n")
+	inside := false
+	for i, l := range lines {
+		if strings.HasPrefix(l, "# BEGIN ROLEKEY") {
+			inside = true
+		} else if inside && !strings.HasPrefix(l, "#") {
+			return strings.Join(append(lines[:i:i], lines[i+1:]...), "")
+		}
+	}
+	return text
+}
+
+// TestOpenString: an admission string is a notice, and no fault.
+func TestOpenString(t *testing.T) {
+	w := open(t)
+	master, err := w.Master(w.ctx)
+	w.must(err)
+	_, err = w.Must(w.ctx, 0, master, "gnt-node", "add", full("node9"), "--address", "192.0.2.9")
+	w.must(err)
+	r, err := w.verify()
+	w.must(err)
+	if !r.OK || len(r.all()) > 0 || !strings.Contains(strings.Join(r.Lines, "\n"), "NOTICE: an admission string for "+full("node9")+" is open") {
+		t.Errorf("%+v", r)
+	}
+}
