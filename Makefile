@@ -44,7 +44,7 @@ build: ## Build all programs into bin/, static.
 
 .PHONY: test
 test: build .cache/bin/testsum ## Run all tests; ends with the line N passed, N failed.
-	@$(SSHD); flags="-json -buildvcs=false -count=1 -timeout 10m $(TESTFLAGS)"; set -x; \
+	@$(SSHD); flags="-json -buildvcs=false -count=1 -timeout 25m $(TESTFLAGS)"; set -x; \
 	{ $(GO) test $$flags $(RACE) $(TESTS) || true; $(GO) test $$flags $(VIRTUAL) || true; } | .cache/bin/testsum
 
 .PHONY: demo
