@@ -32,8 +32,8 @@ type verifier struct {
 }
 
 // Hooks implements verify.Asker.
-func (v verifier) Hooks(ctx context.Context) hooks.Report {
-	return v.w.Hooks(ctx, hooks.Call{Op: hooks.Verify(v.w.State()), Phase: rpc.HooksPost})
+func (v verifier) Hooks(ctx context.Context, away func(cluster.NodeID) bool) hooks.Report {
+	return hooks.Run(ctx, v.w.l.scripts, v.w.State(), hooks.Call{Op: hooks.Verify(v.w.State()), Phase: rpc.HooksPost}, away)
 }
 
 // Voting implements verify.Asker.

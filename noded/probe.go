@@ -119,6 +119,9 @@ func probeStranger(ctx context.Context, t rpc.SSHTarget, user string, from netip
 	case strings.Contains(err.Error(), "unable to authenticate"):
 		return rpc.LoginUndecided, errors.New("its sshd takes no public keys from root")
 	}
+	if strings.HasPrefix(err.Error(), "connect: ") {
+		return rpc.LoginCutOff, err
+	}
 	return rpc.LoginUndecided, err
 }
 

@@ -84,6 +84,7 @@ func TestProbeStranger(t *testing.T) {
 		{"open to all", target(open, key), rpc.LoginAdmitted, ""},
 		{"another host", target(closed, other), rpc.LoginUndecided, "not in the roster"},
 		{"hangs up", target(silent.Addr().(*net.TCPAddr).AddrPort(), key), rpc.LoginUndecided, "log in"},
+		{"nobody listens", target(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), 1), key), rpc.LoginCutOff, "connect"},
 		{"no host key", target(closed), rpc.LoginUndecided, "no host key"},
 	} {
 		got, err := probeStranger(t.Context(), c.to, "root", netip.Addr{})

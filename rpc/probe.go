@@ -42,6 +42,7 @@ const (
 	LoginRefused   LoginOutcome = "refused"   // sshd asked for a public key and did not take it
 	LoginAdmitted  LoginOutcome = "admitted"  // it let the stranger in
 	LoginUndecided LoginOutcome = "undecided" // it did not come to that
+	LoginCutOff    LoginOutcome = "cut_off"   // sshd could not be reached: a firewall, or nobody listens
 )
 
 // ProbedLogin tells what a sshd did.

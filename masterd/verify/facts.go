@@ -19,7 +19,6 @@ import (
 // facts asks the nodes that answered for what is on their disks and around
 // them, and checks it. A node of an earlier release does not know the question.
 func (c *check) facts(ctx context.Context) {
-	c.section("Verifying files and neighbourhood of nodes")
 	found := c.settledFacts(ctx)
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		f, ok := found[n.UUID]
@@ -36,7 +35,6 @@ func (c *check) facts(ctx context.Context) {
 		c.neighbours(n, f)
 	})
 	c.files(found)
-	c.software()
 }
 
 // Nodes write derived files soon after they enforce a map: files that differ are
@@ -255,7 +253,10 @@ func (c *check) settledVoting(ctx context.Context) roles.View {
 	for try := 1; ; try++ {
 		v := c.ask.Voting(ctx)
 		members := append(slices.Clone(v.RaftVoters), v.RaftNonvoters...)
-		behind := slices.ContainsFunc(v.Candidates, func(id cluster.NodeID) bool { return id != v.Leader && (!v.Reachable(id) || !v.CaughtUp(id)) })
+		behind := slices.ContainsFunc(v.Candidates, func(id cluster.NodeID) bool {
+			_, heard := c.answers[id] // nobody waits for a node that is down
+			return heard && id != v.Leader && (!v.Reachable(id) || !v.CaughtUp(id))
+		})
 		if try == votingTries || !behind && sameSet(v.MapVoters, v.RaftVoters) && sameSet(v.Candidates, members) {
 			return v
 		}

@@ -89,6 +89,7 @@ var remedies = map[string]string{
 	CodeNodeTime:         "set the clock of NAME, and keep it by NTP: chronyc makestep",
 	CodeNodeMap:          "gnt-cluster redist-conf",
 	CodeNodeKey:          "gnt-cluster verify --repair",
+	CodeNodeGate:         "gnt-node modify -O yes NAME, find out what runs there instead of the noded that the others run, and add it again: gnt-node add --readd NAME",
 	CodeNodeHooks:        "run the script by hand on NAME, and mend it",
 	CodeClusterFileCheck: "gnt-cluster redist-conf",
 	CodeNodeFileCheck:    "gnt-cluster verify --repair",
@@ -98,6 +99,7 @@ var remedies = map[string]string{
 // found notes a finding and tells its line. What cures it may still be said
 // until the next line is told.
 func (c *check) found(severity, code, kind, name, text string) *Finding {
+	text = oneLine(text)
 	f := &Finding{Severity: severity, Code: code, Kind: kind, Name: name, Text: text}
 	f.Remedy = strings.ReplaceAll(remedies[code], "NAME", name)
 	for _, n := range c.s.SortedNodes() {

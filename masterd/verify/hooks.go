@@ -12,7 +12,10 @@ import (
 // hooks has all nodes run the scripts of cluster-verify, and makes what they
 // find part of the report.
 func (c *check) hooks(ctx context.Context) {
-	report := c.ask.Hooks(ctx)
+	report := c.ask.Hooks(ctx, func(id cluster.NodeID) bool {
+		_, ok := c.answers[id]
+		return !ok
+	})
 	report = slices.DeleteFunc(report, func(r hooks.Result) bool {
 		return r.Unasked != "" && !c.heard(r.Node) // that it does not answer is told already
 	})

@@ -17,6 +17,7 @@ import (
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
 	"rolekey/masterd/state/statetest"
+	"rolekey/pki"
 	"rolekey/rpc"
 )
 
@@ -36,6 +37,10 @@ type field struct {
 	opts    string
 	lines   []string
 	report  Report
+
+	strangers func(from cluster.NodeID, r *rpc.ProbeReply) error
+	loginsAt  func(from cluster.NodeID, to rpc.SSHTarget) string // instead of logins
+	gullible  map[cluster.NodeID]bool                            // accept all
 }
 
 func newField(t *testing.T) *field {
@@ -53,6 +58,11 @@ func newField(t *testing.T) *field {
 		t: t, lab: lab, errs: map[cluster.NodeID]error{}, opts: `{"error_codes":true}`,
 		logins: func(cluster.NodeID, cluster.NodeID) string { return "" },
 	}
+	ca, err := pki.NewCA(cluster.UUID{1}, "lab.test", lab.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lab.S.CA.Cert = ca.Cert.Raw
 	f.publish()
 	return f
 }
@@ -71,19 +81,25 @@ func (f *field) publish() {
 func (f *field) verified() *candmap.Verified {
 	f.t.Helper()
 	e := f.lab.S.Head()
-	env := candmap.Envelope{PayloadType: candmap.MapType, Payload: e.Payload}
+	v, err := candmap.Genesis(f.signed(e.Payload), e.Hash)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return v
+}
+
+// signed is a map that all voters of today have signed.
+func (f *field) signed(payload []byte) candmap.Envelope {
+	f.t.Helper()
+	env := candmap.Envelope{PayloadType: candmap.MapType, Payload: payload}
 	for _, id := range f.lab.S.Voters() {
-		sig, err := candmap.Sign(f.key(f.lab.S.Node(id)), candmap.MapType, e.Payload)
+		sig, err := candmap.Sign(f.key(f.lab.S.Node(id)), candmap.MapType, payload)
 		if err != nil {
 			f.t.Fatal(err)
 		}
 		env = candmap.Merge(env, sig)
 	}
-	v, err := candmap.Genesis(env, e.Hash)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return v
+	return env
 }
 
 // key finds the private half of a node's signing key: statetest makes it from
@@ -180,7 +196,60 @@ func (f *field) Voting(context.Context) roles.View {
 }
 
 // Hooks implements Asker.
-func (f *field) Hooks(context.Context) hooks.Report { return f.scripts }
+func (f *field) Hooks(context.Context, func(cluster.NodeID) bool) hooks.Report { return f.scripts }
+
+// Probe implements Asker: nodes refuse as they must.
+func (f *field) Probe(_ context.Context, node cluster.NodeID, r rpc.ProbeRequest) (rpc.ProbeReply, error) {
+	var reply rpc.ProbeReply
+	for _, id := range r.Calls {
+		reply.Calls = append(reply.Calls, rpc.ProbedCall{Node: id, Identity: cluster.CodeNotInMap, Nothing: cluster.CodeNoCertificate})
+	}
+	for _, id := range r.Logins {
+		reply.Logins = append(reply.Logins, rpc.ProbedLogin{Node: id, Outcome: rpc.LoginRefused})
+	}
+	if f.strangers != nil {
+		return reply, f.strangers(node, &reply)
+	}
+	return reply, nil
+}
+
+// PutMap implements Asker, as a node that verifies maps.
+func (f *field) PutMap(_ context.Context, node cluster.NodeID, d rpc.MapDelivery) (rpc.MapAck, error) {
+	if f.gullible[node] {
+		return rpc.MapAck{}, nil
+	}
+	_, err := candmap.Follow(f.held, d.Maps[0])
+	if err == nil {
+		f.t.Errorf("a map that nodes accept was delivered: %s", d.Maps[0].Payload)
+	}
+	return rpc.MapAck{}, err
+}
+
+// OldMap implements Asker.
+func (f *field) OldMap() (candmap.Envelope, bool) {
+	for _, l := range f.lab.S.Chain {
+		if f.held.At().Newer(l.Version) {
+			return f.signed(l.Payload), true
+		}
+	}
+	return candmap.Envelope{}, false
+}
+
+// Outsider implements Asker.
+func (f *field) Outsider(*state.State) (Outsider, error) { return outsider{f}, nil }
+
+type outsider struct{ f *field }
+
+// Read implements Outsider.
+func (o outsider) Read(_ context.Context, node cluster.NodeID) error {
+	if o.f.gullible[node] {
+		return nil
+	}
+	return cluster.Errorf(cluster.CodeNotInMap, "no")
+}
+
+// Close implements Outsider.
+func (outsider) Close() error { return nil }
 
 // SSHProbe implements Asker.
 func (f *field) SSHProbe(_ context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error) {
@@ -189,6 +258,10 @@ func (f *field) SSHProbe(_ context.Context, node cluster.NodeID, r rpc.SSHProbeR
 	}
 	var reply rpc.SSHProbeReply
 	for _, target := range r.Targets {
+		if f.loginsAt != nil {
+			reply.Results = append(reply.Results, rpc.SSHProbeResult{Node: target.Node, Error: f.loginsAt(node, target)})
+			continue
+		}
 		reply.Results = append(reply.Results, rpc.SSHProbeResult{Node: target.Node, Error: f.logins(node, target.Node)})
 	}
 	return reply, nil

@@ -2,10 +2,9 @@ package verify
 
 import (
 	"bytes"
-	"context"
+	"crypto/x509"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"rolekey/cluster"
@@ -17,7 +16,6 @@ import (
 
 // maps checks what each node enforces.
 func (c *check) maps() {
-	c.section("Verifying candidate maps")
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		switch {
 		case a.Version != c.held.At():
@@ -39,16 +37,73 @@ func (c *check) maps() {
 			c.node(n, CodeNodeMap, "holds evidence of %d signed map(s) that contradict another of the same version: signing keys were misused or a voter's disk was copied", a.Forks).
 				cure(RepairNone, "look at the files in map/evidence on %s: they name who signed; gnt-cluster renew-crypto --new-signing-keys, then remove these files and restart noded there", n.Name)
 		}
-		if skew := a.Time.Sub(c.now); skew.Abs() > maxSkew {
-			c.node(n, CodeNodeTime, "Node time diverges by at least %.1fs from master node time", skew.Abs().Seconds())
-		}
 	})
+}
+
+// authority checks the cluster's own certificate.
+func (c *check) authority() {
+	c.section("Verifying cluster certificate files")
+	cert, err := x509.ParseCertificate(c.s.CA.Cert)
+	if err != nil {
+		c.report(CodeClusterCert, "cluster", "", "the CA's certificate is not readable: %v", err)
+		return
+	}
+	switch left := cert.NotAfter.Sub(c.clock()); {
+	case left < certError:
+		c.report(CodeClusterCert, "cluster", "", "the CA's certificate ends %s", cert.NotAfter.UTC().Format(time.RFC3339))
+	case left < certWarning:
+		c.line("WARNING", CodeClusterCert, "cluster", "", "the CA's certificate ends "+cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+}
+
+// status checks what each node is like at present, and with -v names each.
+func (c *check) status() {
+	c.section("Verifying node status")
+	for _, n := range c.s.SortedNodes() {
+		if c.opts.Verbose && n.Flags.Offline {
+			c.section("Skipping offline node %s", n.Name)
+		}
+		if n.Flags.Offline {
+			continue
+		}
+		if c.opts.Verbose {
+			c.section("Verifying node %s (%s)", n.Name, roleText(c.s.Role(n.UUID)))
+		}
+		if a, ok := c.answers[n.UUID]; ok {
+			c.clockOf(n, a.Time)
+		}
+	}
+	c.software()
+}
+
+// roleText is Ganeti's name of a role.
+func roleText(r cluster.Role) string {
+	switch r {
+	case cluster.RoleMaster:
+		return "master"
+	case cluster.RoleCandidate:
+		return "master candidate"
+	case cluster.RoleDrained:
+		return "drained"
+	default:
+		return "regular"
+	}
+}
+
+// clockOf compares a node's clock with the master's. When on its way the answer
+// was given is not known, so only what is before the question, or after the
+// answer, is certain.
+func (c *check) clockOf(n *state.Node, at time.Time) {
+	asked := c.asked[n.UUID]
+	diff := max(asked.sent.Sub(at), at.Sub(asked.got))
+	if diff > maxSkew {
+		c.node(n, CodeNodeTime, "Node time diverges by at least %.1fs from master node time", diff.Seconds())
+	}
 }
 
 // certificates checks that each node uses its own certificates, and that the
 // map names those of the candidates.
 func (c *check) certificates() {
-	c.section("Verifying cluster certificate files")
 	users := map[cluster.Digest]cluster.Name{}
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		if !slices.Contains(n.Server, a.Server) || !slices.Contains(n.Identity, a.Identity) {
@@ -106,7 +161,6 @@ func (c *check) expiry(n *state.Node, kind string, ends time.Time) {
 // keys checks that private keys lie on candidates and nowhere else, and that
 // the nodes authorize exactly the keys of the map.
 func (c *check) keys() {
-	c.section("Verifying ssh and candidate keys")
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		entry := c.held.Candidate(n.UUID)
 		if entry == nil && a.MasterKeys {
@@ -180,70 +234,4 @@ func (c *check) authorized(n *state.Node, a rpc.NodeState) {
 	for _, p := range a.BlockProblems {
 		c.node(n, CodeNodeSSH, "%s", p)
 	}
-}
-
-// logins has every candidate authenticate by SSH to every node that it may
-// reach.
-func (c *check) logins(ctx context.Context) {
-	if !c.s.Params.SSHSetup {
-		return
-	}
-	c.section("Verifying ssh logins")
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	failed := map[cluster.NodeID][]string{}
-	for _, from := range c.sources() {
-		targets := c.targets(from)
-		wg.Go(func() {
-			problems := c.probe(ctx, from, targets)
-			mu.Lock()
-			defer mu.Unlock()
-			failed[from.UUID] = problems
-		})
-	}
-	wg.Wait()
-	for _, n := range c.online() {
-		for _, p := range failed[n.UUID] {
-			c.node(n, CodeNodeSSH, "%s", p).
-				cure(RepairNone, "on the node that the line names: systemctl restart ssh; sshd -t and sshd -T show its configuration, journalctl -u ssh why it refused")
-		}
-	}
-}
-
-// sources are the candidates whose key the map authorizes, and that answered.
-func (c *check) sources() []*state.Node {
-	return slices.DeleteFunc(c.online(), func(n *state.Node) bool {
-		_, ok := c.answers[n.UUID]
-		return !ok || c.held.Candidate(n.UUID) == nil || c.held.SSHReach == cluster.ReachMaster && n.UUID != c.held.Master
-	})
-}
-
-func (c *check) targets(from *state.Node) []rpc.SSHTarget {
-	var out []rpc.SSHTarget
-	for _, n := range c.online() {
-		if _, ok := c.answers[n.UUID]; ok && n.UUID != from.UUID {
-			out = append(out, rpc.SSHTarget{Node: n.UUID, Name: n.Name, Address: n.Addresses[0], Port: n.Ports.SSH, Keys: n.HostKeys})
-		}
-	}
-	return out
-}
-
-func (c *check) probe(ctx context.Context, from *state.Node, targets []rpc.SSHTarget) []string {
-	reply, err := c.ask.SSHProbe(ctx, from.UUID, rpc.SSHProbeRequest{Targets: targets})
-	if err != nil {
-		return []string{"could not test its SSH logins: " + err.Error()}
-	}
-	var problems []string
-	for i, target := range targets {
-		problem := "it was not tried"
-		if i < len(reply.Results) && reply.Results[i].Node == target.Node {
-			problem = strings.TrimSpace(reply.Results[i].Error)
-		}
-		if problem != "" {
-			problems = append(problems, "ssh communication with node '"+string(target.Name)+"': "+problem)
-		}
-	}
-	return problems
 }

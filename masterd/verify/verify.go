@@ -27,45 +27,23 @@ type Nodes interface {
 	State(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
 	Facts(ctx context.Context, node cluster.NodeID, r rpc.FactsRequest) (rpc.NodeFacts, error)
 	SSHProbe(ctx context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error)
+	Prober
 }
 
 // Asker is Nodes, and the administrator's scripts on them.
 type Asker interface {
 	Nodes
-	Hooks(ctx context.Context) hooks.Report
+	// Hooks runs them; little time is lost with nodes that are away.
+	Hooks(ctx context.Context, away func(cluster.NodeID) bool) hooks.Report
 	Voting(ctx context.Context) roles.View
-}
-
-// The error codes, Ganeti's where it has one for the matter.
-const (
-	CodeClusterConfig = "ECLUSTERCFG"
-	CodeClientCert    = "ECLUSTERCLIENTCERT"
-	CodeClusterCert   = "ECLUSTERCERT"
-	CodeNodeRPC       = "ENODERPC"
-	CodeNodeNet       = "ENODENET"
-	CodeNodeSSH       = "ENODESSH"
-	CodeNodeTime      = "ENODETIME"
-	CodeNodeMap       = "ENODEMAP" // Rolekey's own: the candidate map on a node
-	CodeNodeKey       = "ENODEKEY" // Rolekey's own: private keys on a node
-	CodeNodeHooks     = "ENODEHOOKS"
-
-	CodeClusterFileCheck = "ECLUSTERFILECHECK"
-	CodeNodeFileCheck    = "ENODEFILECHECK"
-	CodeNodeVersion      = "ENODEVERSION"
-)
-
-// Codes lists every code that a report can contain.
-func Codes() []string {
-	return []string{CodeClusterConfig, CodeClientCert, CodeClusterCert, CodeNodeRPC, CodeNodeNet, CodeNodeSSH, CodeNodeTime, CodeNodeMap, CodeNodeKey, CodeNodeHooks, CodeClusterFileCheck, CodeNodeFileCheck, CodeNodeVersion}
 }
 
 // Times of the checks.
 const (
-	askTimeout   = 5 * time.Second
-	probeTimeout = 20 * time.Second
-	maxSkew      = 2 * time.Second
-	certWarning  = 30 * 24 * time.Hour
-	certError    = 7 * 24 * time.Hour
+	askTimeout  = 5 * time.Second
+	maxSkew     = 2 * time.Second
+	certWarning = 30 * 24 * time.Hour
+	certError   = 7 * 24 * time.Hour
 )
 
 // options are the fields of the opcode.
@@ -74,6 +52,7 @@ type options struct {
 	IgnoreErrors []string `json:"ignore_errors"`
 	Verbose      bool     `json:"verbose"`
 	Remedies     bool     `json:"remedies"` // say after each finding what to do
+	AllPairs     bool     `json:"all_pairs"`
 }
 
 // check is one run of verify.
@@ -89,9 +68,15 @@ type check struct {
 
 	findings []*Finding
 	untold   *Finding // whose remedy is still to be told
+	id       string   // under which nodes audit what this run attempts
+	count    counted
 
 	answers map[cluster.NodeID]rpc.NodeState
+	asked   map[cluster.NodeID]span
 }
+
+// span is when a node was asked, and when it had answered.
+type span struct{ sent, got time.Time }
 
 // View returns the replicated state and the newest published map.
 type View func() (*state.State, *candmap.Verified)
@@ -106,25 +91,44 @@ const (
 // Run verifies the cluster, tells the report line by line, and returns what it
 // found.
 func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func() time.Time, tell func(line string)) (Report, error) {
-	c := &check{ask: ask, view: view, clock: now, out: tell}
+	c := &check{ask: ask, view: view, clock: now, out: tell, id: rpc.NewRequestID()}
 	c.look()
 	if err := json.Unmarshal(op, &c.opts); err != nil {
 		return Report{}, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
 	}
+	if err := checkCodes(c.opts.IgnoreErrors); err != nil {
+		return Report{}, err
+	}
 	c.config()
+	c.authority()
 	c.gather(ctx)
+	c.consistency(ctx)
+	c.voting(ctx)
+	c.status()
+	c.probes(ctx)
+	c.address()
+	c.notes()
+	c.hooks(ctx)
+	c.summary()
+	return Report{Findings: c.findings, codes: c.opts.ErrorCodes}, ctx.Err()
+}
+
+// consistency compares what nodes hold with what the state says.
+func (c *check) consistency(ctx context.Context) {
+	c.section("Verifying configuration file consistency")
 	c.maps()
 	c.certificates()
 	c.keys()
 	c.facts(ctx)
-	c.voting(ctx)
 	c.hostKeys()
+}
+
+// probes makes the attempts that must succeed, and those that must fail.
+func (c *check) probes(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
 	c.logins(ctx)
-	c.address()
-	c.notes()
-	c.hooks(ctx)
-	c.tellRemedy()
-	return Report{Findings: c.findings, codes: c.opts.ErrorCodes}, ctx.Err()
+	c.refusals(ctx)
 }
 
 func (c *check) section(format string, args ...any) { c.tell("* " + fmt.Sprintf(format, args...)) }
@@ -176,11 +180,11 @@ func (c *check) look() { c.s, c.held = c.view() }
 // answer hold the newest map or it is clear that they do not.
 func (c *check) gather(ctx context.Context) {
 	c.section("Gathering data (%d nodes)", len(c.online()))
-	var failed map[cluster.NodeID]error
+	failed := map[cluster.NodeID]error{}
 	for try := 0; ; try++ {
 		c.look()
 		c.now = c.clock()
-		failed = c.askAll(ctx)
+		failed = c.askAll(ctx, failed)
 		if try == settleTries || c.level() {
 			break
 		}
@@ -207,24 +211,36 @@ func (c *check) level() bool {
 	return true
 }
 
+// silence is why a node is not asked again: that would take as long once more.
+type silence struct{ error }
+
 // askAll fills answers and returns why others did not answer.
-func (c *check) askAll(ctx context.Context) map[cluster.NodeID]error {
+func (c *check) askAll(ctx context.Context, before map[cluster.NodeID]error) map[cluster.NodeID]error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	c.answers = map[cluster.NodeID]rpc.NodeState{}
+	c.answers, c.asked = map[cluster.NodeID]rpc.NodeState{}, map[cluster.NodeID]span{}
 	failed := map[cluster.NodeID]error{}
 	for _, n := range c.online() {
+		if err, silent := before[n.UUID].(silence); silent { //nolint:errorlint // never wrapped
+			failed[n.UUID] = err
+			continue
+		}
 		wg.Go(func() {
+			began, sent := time.Now(), c.clock()
 			a, err := c.ask.State(ctx, n.UUID)
+			got := c.clock()
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
+			switch {
+			case err == nil:
+				c.answers[n.UUID], c.asked[n.UUID] = a, span{sent, got}
+			case time.Since(began) >= unanswered:
+				failed[n.UUID] = silence{err}
+			default:
 				failed[n.UUID] = err
-				return
 			}
-			c.answers[n.UUID] = a
 		})
 	}
 	wg.Wait()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -296,6 +297,34 @@ func TestVerify(t *testing.T) {
 	}
 	if want := (finding{"ERROR", "ENODESSH", "node", "node2.lab.test", "it: broke", "mend it"}); len(rep.Errors) != 1 || rep.Errors[0] != want || len(rep.Repaired) != 1 || rep.Repaired[0].Name != "node3.lab.test" {
 		t.Errorf("findings: %+v", rep.Errors)
+	}
+}
+
+// TestVerifyQuiet: cron mails what is printed, so only findings are.
+func TestVerifyQuiet(t *testing.T) {
+	m := master(t, 2)
+	u := succeeds("true")
+	u.Log = []state.LogLine{{Text: "* Verifying cluster config"}, {Text: "  - NOTICE: 1 offline node(s) found."}, {Text: "* Summary"}, {Text: "  No errors."}}
+	m.ends(u)
+	if r := m.run(Cluster, "verify", "--quiet"); r.code != ExitOK || r.out != "" || r.err != "" {
+		t.Errorf("%+v", r)
+	}
+	if r := m.run(Cluster, "verify"); !strings.HasSuffix(r.out, "found.\n\nNo errors.\n") {
+		t.Errorf("%+v", r)
+	}
+	u = succeeds("false")
+	u.Log = []state.LogLine{{Text: "  - WARNING: node node2: late"}, {Text: "  - ERROR: node node2: broken"}, {Text: "* Summary"}, {Text: "  1 error on 1 node: node2, 1 warning."}}
+	m.ends(u)
+	if r := m.run(Cluster, "verify", "-q"); r.code != ExitFailed || r.out != "WARNING: node node2: late\nERROR: node node2: broken\n" || r.err != "" {
+		t.Errorf("%+v", r)
+	}
+	r := m.run(Cluster, "verify", "--json")
+	var rep report
+	if err := json.Unmarshal([]byte(r.out), &rep); err != nil || !slices.Equal(rep.Summary, []string{"1 error on 1 node: node2, 1 warning."}) {
+		t.Errorf("%v: %+v", err, r)
+	}
+	if r := m.run(Cluster, "verify", "-I", "ENODETIMES"); r.code != ExitFailed || !strings.HasPrefix(r.err, "option -I: invalid choice: 'ENODETIMES' (choose from ECLUSTERCERT, ") {
+		t.Errorf("%+v", r)
 	}
 }
 

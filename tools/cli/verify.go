@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,17 +35,35 @@ type report struct {
 	Lines    []string  `json:"lines"`
 	Repaired []finding `json:"repaired"`
 
-	last *finding // that the next line may be about
+	last      *finding // that the next line may be about
+	inSummary bool
+	Summary   []string `json:"summary"` // what it comes to, and what to do
 }
 
 var (
 	findingLine  = regexp.MustCompile(`^\s*- (ERROR|WARNING):`)
+	quietLine    = regexp.MustCompile(`^\s*- (ERROR|WARNING|REPAIRED):`)
 	repairedLine = regexp.MustCompile(`^\s*- REPAIRED:([A-Z0-9_-]+):([^:]*):([^:]*):(.*)$`)
 	parseable    = regexp.MustCompile(`^\s*- (ERROR|WARNING):([A-Z0-9_-]+):([^:]*):([^:]*):(.*)$`)
 )
 
+// summaryTitle begins the last section.
+const summaryTitle = "* Summary"
+
+// summing reports whether a line belongs to the summary, which ends with the next
+// section.
+func (r *report) summing(text string) bool {
+	if strings.HasPrefix(text, "* ") {
+		r.inSummary = text == summaryTitle
+	}
+	return r.inSummary
+}
+
 func (r *report) add(text string) {
 	r.Lines = append(r.Lines, text)
+	if r.summing(text) && text != summaryTitle {
+		r.Summary = append(r.Summary, strings.TrimSpace(text))
+	}
 	if remedy, ok := strings.CutPrefix(text, remedyMark); ok {
 		if r.last != nil {
 			r.last.Remedy = remedy
@@ -85,15 +104,16 @@ func (j *jobState) fails() bool {
 
 func (a *app) verifyCommand() *cobra.Command {
 	var body wire.Verify
+	var quiet bool
 	cmd := a.jsonFlag(&cobra.Command{
 		Use:   "verify",
 		Short: "Check the whole cluster",
-		Long: `Compares maps, certificates and keys on all nodes, and has every candidate
-authenticate by real SSH to every node that it may reach. Exit code 1 means that an error was
-found.`,
-		Example: "  gnt-cluster verify\n  gnt-cluster verify --error-codes -I ENODETIME\n  gnt-cluster verify --json | jq '.errors[]'",
+		Long: `Compares maps, certificates, keys and files on all nodes, has every candidate
+authenticate by real SSH to every node that it may reach, and attempts what must be refused.
+The last lines say what it comes to and what to do. Exit code 1 means that an error was found.`,
+		Example: "  gnt-cluster verify\n  gnt-cluster verify --quiet    # from cron: prints nothing if all is well\n  gnt-cluster verify --error-codes -I ENODETIME\n  gnt-cluster verify --json | jq '.errors[]'",
 		Args:    exactArgs(0),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.verify(cmd, body) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.verify(cmd, body, quiet) },
 	})
 	f := cmd.Flags()
 	f.BoolVar(&body.ErrorCodes, "error-codes", false, "print errors in a form for programs")
@@ -101,22 +121,30 @@ found.`,
 	f.BoolVar(&body.Repair, "repair", false, "put right what is safe to, and say for the rest what to do")
 	f.BoolVar(&body.DryRun, "dry-run", false, "with --repair: only say what would be done")
 	f.BoolVarP(&body.Verbose, "verbose", "v", false, "name each node that is checked")
+	f.BoolVar(&body.AllPairs, "all-pairs", false, "have every normal node attempt with every node what must be refused, not with two")
+	f.BoolVarP(&quiet, "quiet", "q", false, "print errors and warnings only, and nothing if there are none")
+	cmd.MarkFlagsMutuallyExclusive("quiet", "verbose")
 	return cmd
 }
 
-func (a *app) verify(cmd *cobra.Command, body wire.Verify) error {
+func (a *app) verify(cmd *cobra.Command, body wire.Verify, quiet bool) error {
+	for _, code := range body.IgnoreErrors {
+		if !slices.Contains(wire.VerifyCodes, code) {
+			return &exitError{ExitFailed, fmt.Sprintf("option -I: invalid choice: '%s' (choose from %s)", code, strings.Join(wire.VerifyCodes, ", "))}
+		}
+	}
 	body.ErrorCodes, body.Remedies = body.ErrorCodes || a.asJSON, a.asJSON
-	r := report{Errors: []finding{}, Warnings: []finding{}, Repaired: []finding{}, Lines: []string{}}
+	r := report{Errors: []finding{}, Warnings: []finding{}, Repaired: []finding{}, Lines: []string{}, Summary: []string{}}
 	if err := a.client.call(cmd.Context(), http.MethodPost, "/2/verify", body, &r.Job); err != nil {
 		return err
 	}
-	a.note("Submitted jobs %d\nWaiting for job %d ...", r.Job, r.Job)
+	if !quiet {
+		a.note("Submitted jobs %d\nWaiting for job %d ...", r.Job, r.Job)
+	}
 	state, err := a.await(cmd.Context(), r.Job, follower{
 		line: func(l wire.LogEntry) {
 			r.add(l.Text)
-			if !a.asJSON {
-				fmt.Fprintf(a.out, "%s %s\n", ctime(l.Time), l.Text)
-			}
+			a.verifyLine(&r, l, quiet)
 		},
 		progress: func(wire.Progress) {},
 	})
@@ -135,8 +163,29 @@ func (a *app) verify(cmd *cobra.Command, body wire.Verify) error {
 			return err
 		}
 	}
+	if !r.OK && quiet {
+		return &exitError{ExitFailed, ""}
+	}
 	if !r.OK {
 		return &exitError{ExitFailed, "1 job(s) failed while verifying the cluster."}
 	}
 	return nil
+}
+
+// verifyLine prints a line of the report for people. The summary, which follows
+// it, has no times: it is what is read.
+func (a *app) verifyLine(r *report, l wire.LogEntry, quiet bool) {
+	switch {
+	case a.asJSON:
+	case quiet:
+		if quietLine.MatchString(l.Text) {
+			fmt.Fprintln(a.out, strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(l.Text), "-")))
+		}
+	case l.Text == summaryTitle:
+		fmt.Fprintln(a.out)
+	case r.inSummary:
+		fmt.Fprintln(a.out, strings.TrimSpace(l.Text))
+	default:
+		fmt.Fprintf(a.out, "%s %s\n", ctime(l.Time), l.Text)
+	}
 }

@@ -239,16 +239,6 @@ type Tags struct {
 	Tags []string `json:"tags"`
 }
 
-// Verify is the body of a request to verify the cluster.
-type Verify struct {
-	ErrorCodes   bool     `json:"error_codes"`
-	IgnoreErrors []string `json:"ignore_errors"`
-	Verbose      bool     `json:"verbose"`
-	Remedies     bool     `json:"remedies,omitempty"` // say after each finding what to do
-	Repair       bool     `json:"repair,omitempty"`   // put right what is safe to
-	DryRun       bool     `json:"dry_run,omitempty"`  // only say what would be
-}
-
 // Redistribute are the fields of the opcode that delivers everything again.
 type Redistribute struct {
 	EvenIfDrained bool `json:"even_if_drained,omitempty"` // the queue takes it in any case

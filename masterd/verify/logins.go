@@ -1,0 +1,160 @@
+package verify
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+)
+
+// A probe has its own limits on the node that makes it; these are ours.
+const (
+	probeTimeout = 5 * time.Minute            // of all probes together
+	oneProbe     = askTimeout + 2*time.Second // of one, with the way to the node and back
+	unanswered   = askTimeout - time.Second/2 // whoever takes so long does not answer
+	noAnswer     = "it did not answer in time, and was not tried again"
+)
+
+// login is one address at which a candidate tries a node's sshd.
+type login struct {
+	from, to *state.Node
+	address  int    // index of to's addresses
+	problem  string // "": it worked
+	err      error  // from made no attempt
+}
+
+// sshRemedy is for a login that failed.
+const sshRemedy = "on the node that the line names: systemctl restart ssh; sshd -t and sshd -T show its configuration, journalctl -u ssh why it refused"
+
+// sourceGone ends the attempts of a node that cannot make any.
+const sourceGone = "the node makes no attempts"
+
+// logins has every candidate authenticate by SSH to every node that it may
+// reach, at each address.
+func (c *check) logins(ctx context.Context) {
+	if !c.s.Params.SSHSetup {
+		return
+	}
+	c.section("Verifying ssh logins")
+	all := c.plan()
+	list := make([]attempt, 0, len(all))
+	for _, l := range all {
+		list = append(list, attempt{
+			from: l.from.UUID, to: l.to.UUID,
+			run: func() verdict { return c.login(ctx, l) },
+			skip: func(why string) {
+				if why != sourceGone {
+					l.problem = why
+				}
+			},
+		})
+	}
+	schedule(list)
+	for _, n := range c.sources() {
+		c.loginsFrom(n, all)
+	}
+}
+
+// loginsFrom reports the logins of one node.
+func (c *check) loginsFrom(n *state.Node, all []*login) {
+	told := false
+	for _, l := range all {
+		switch {
+		case l.from != n:
+		case l.err != nil && !told:
+			c.node(n, CodeNodeSSH, "could not test its SSH logins: %s", oneLine(l.err.Error()))
+			told = true
+		case l.err != nil:
+		case l.problem != "":
+			c.loginFailed(l)
+		case !told:
+			c.count.logins++
+		}
+	}
+}
+
+// loginFailed reports one. A node whose first address works can be reached; that
+// another one is of no use is a warning.
+func (c *check) loginFailed(l *login) {
+	text := "ssh communication with node '" + string(l.to.Name) + "': " + l.problem
+	if l.address > 0 {
+		c.line("WARNING", CodeNodeSSH, "node", string(l.from.Name), "at its further address "+l.to.Addresses[l.address].String()+": "+text).cure(RepairNone, sshRemedy)
+		return
+	}
+	c.node(l.from, CodeNodeSSH, "%s", text).cure(RepairNone, sshRemedy)
+}
+
+// plan lists the logins so that neighbours in the list have different targets.
+func (c *check) plan() []*login {
+	sources, nodes := c.sources(), c.heardNodes()
+	var all []*login
+	for shift := range nodes {
+		for i, from := range sources {
+			to := nodes[(i+shift)%len(nodes)]
+			if to == from {
+				continue
+			}
+			for at, a := range to.Addresses {
+				if at == 0 || hasFamily(from, a.Is4()) {
+					all = append(all, &login{from: from, to: to, address: at})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// hasFamily reports whether a node has an address of IPv4, or of IPv6.
+func hasFamily(n *state.Node, four bool) bool {
+	for _, a := range n.Addresses {
+		if a.Is4() == four {
+			return true
+		}
+	}
+	return false
+}
+
+// heardNodes are the nodes that answered.
+func (c *check) heardNodes() []*state.Node {
+	var list []*state.Node
+	c.answered(func(n *state.Node, _ rpc.NodeState) { list = append(list, n) })
+	return list
+}
+
+// sources are the candidates whose key the map authorizes, and that answered.
+func (c *check) sources() []*state.Node {
+	var list []*state.Node
+	c.answered(func(n *state.Node, _ rpc.NodeState) {
+		if c.held.Candidate(n.UUID) != nil && (c.held.SSHReach != cluster.ReachMaster || n.UUID == c.held.Master) {
+			list = append(list, n)
+		}
+	})
+	return list
+}
+
+// login makes one, by one call to its source.
+func (c *check) login(ctx context.Context, l *login) verdict {
+	ctx, cancel := context.WithTimeout(ctx, oneProbe)
+	defer cancel()
+	began := time.Now()
+	to := rpc.SSHTarget{Node: l.to.UUID, Name: l.to.Name, Address: l.to.Addresses[l.address], Port: l.to.Ports.SSH, Keys: l.to.HostKeys}
+	reply, err := c.ask.SSHProbe(ctx, l.from.UUID, rpc.SSHProbeRequest{Targets: []rpc.SSHTarget{to}})
+	switch {
+	case err != nil:
+		l.err = err
+		return verdict{fromGone: sourceGone}
+	case len(reply.Results) != 1 || reply.Results[0].Node != l.to.UUID:
+		l.problem = "it was not tried"
+	default:
+		l.problem = oneLine(reply.Results[0].Error)
+	}
+	if l.problem != "" && time.Since(began) >= unanswered {
+		return verdict{toGone: noAnswer}
+	}
+	return verdict{}
+}
+
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

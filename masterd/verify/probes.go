@@ -1,0 +1,303 @@
+package verify
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"rolekey/candmap"
+	"rolekey/cluster"
+	"rolekey/masterd/state"
+	"rolekey/rpc"
+)
+
+// Prober makes attempts that nodes must refuse.
+type Prober interface {
+	// Probe has a node attempt them.
+	Probe(ctx context.Context, node cluster.NodeID, r rpc.ProbeRequest) (rpc.ProbeReply, error)
+	// PutMap delivers maps.
+	PutMap(ctx context.Context, node cluster.NodeID, d rpc.MapDelivery) (rpc.MapAck, error)
+	// OldMap returns a map that was replaced, if one is still known.
+	OldMap() (candmap.Envelope, bool)
+	// Outsider returns a caller with a candidate's certificate that the cluster's
+	// CA has signed this moment, and that no map lists.
+	Outsider(s *state.State) (Outsider, error)
+}
+
+// Outsider calls as nobody that a node should know.
+type Outsider interface {
+	Read(ctx context.Context, node cluster.NodeID) error // what only a candidate may
+	Close() error
+}
+
+// targetsEach is how many others a normal node attempts something with.
+const targetsEach = 2
+
+// counted are the probes of a run.
+type counted struct {
+	logins, refusedLogins, refusedCalls int
+	cutOff                              int // did not reach the other node
+}
+
+// refusals attempts what must fail: by normal nodes, and from here. Each attempt
+// leaves a line in the audit of the node that refuses it. All of a run carry one
+// request id, by which they are known; nobody is trusted for showing it.
+func (c *check) refusals(ctx context.Context) {
+	c.section("Verifying refusals")
+	ctx = rpc.WithRequestID(ctx, c.id)
+	own := c.fromHere(ctx)
+	c.fromNodes(ctx)
+	c.answered(func(n *state.Node, _ rpc.NodeState) {
+		for _, f := range own[n.UUID] {
+			c.node(n, f.code, "%s", f.text)
+		}
+	})
+	if n := c.count; n.refusedCalls+n.refusedLogins > 0 {
+		c.tell("  - NOTICE: " + strconv.Itoa(n.refusedCalls) + " calls and " + strconv.Itoa(n.refusedLogins) +
+			" logins were refused, as they must be; nodes' audit logs show the calls with request id " + c.id + ".")
+	}
+	if n := c.count.cutOff; n > 0 {
+		c.tell("  - NOTICE: " + strconv.Itoa(n) + " attempts between nodes that are no candidates did not arrive: a firewall, which may be so, or the network.")
+	}
+}
+
+// strange is one attempt of a normal node with another.
+type strange struct {
+	from, to *state.Node
+	reply    rpc.ProbeReply
+	err      error
+	skipped  string
+}
+
+// fromNodes has normal nodes attempt a call and a login.
+func (c *check) fromNodes(ctx context.Context) {
+	all := c.strangers()
+	list := make([]attempt, 0, len(all))
+	for _, p := range all {
+		list = append(list, attempt{
+			from: p.from.UUID, to: p.to.UUID,
+			run:  func() verdict { return c.strange(ctx, p) },
+			skip: func(why string) { p.skipped = why },
+		})
+	}
+	schedule(list)
+	old := map[cluster.NodeID]bool{}
+	for _, p := range all {
+		c.strangeResult(p, old)
+	}
+}
+
+// strangers pairs normal nodes with their targets. Who gets whom changes every
+// few seconds, so that runs that follow each other see different pairs.
+func (c *check) strangers() []*strange {
+	nodes := c.heardNodes()
+	each := min(targetsEach, len(nodes)-1)
+	if c.opts.AllPairs {
+		each = len(nodes) - 1
+	}
+	shift := int(c.now.Unix() / 15 % 1024)
+	var all []*strange
+	for k := range each {
+		for i, from := range nodes {
+			if c.held.Candidate(from.UUID) != nil || !from.Joined || c.answers[from.UUID].Version != c.held.At() {
+				continue
+			}
+			// One of the others, never the node itself.
+			others := len(nodes) - 1
+			all = append(all, &strange{from: from, to: nodes[(i+1+(shift+k)%others)%len(nodes)]})
+		}
+	}
+	return all
+}
+
+func (c *check) strange(ctx context.Context, p *strange) verdict {
+	ctx, cancel := context.WithTimeout(ctx, oneProbe)
+	defer cancel()
+	began := time.Now()
+	req := rpc.ProbeRequest{Calls: []cluster.NodeID{p.to.UUID}, Logins: []cluster.NodeID{}}
+	if c.s.Params.SSHSetup {
+		req.Logins = append(req.Logins, p.to.UUID)
+	}
+	p.reply, p.err = c.ask.Probe(ctx, p.from.UUID, req)
+	switch slow := time.Since(began) >= unanswered; {
+	case p.err != nil && cluster.CodeOf(p.err) == cluster.CodeNotFound:
+		return verdict{fromGone: unknownProbe}
+	case p.err != nil && (slow || cluster.CodeOf(p.err) == cluster.CodeUnavailable):
+		return verdict{fromGone: "the node no longer answers"}
+	case slow:
+		return verdict{toGone: noAnswer}
+	}
+	return verdict{}
+}
+
+const unknownProbe = "its release makes no probes; upgrade it"
+
+func (c *check) strangeResult(p *strange, old map[cluster.NodeID]bool) {
+	warn := func(code, text string) { c.line("WARNING", code, "node", string(p.from.Name), text) }
+	about := "could not test what node '" + string(p.to.Name) + "' refuses: "
+	switch {
+	case p.skipped == unknownProbe || cluster.CodeOf(p.err) == cluster.CodeNotFound && p.err != nil:
+		if !old[p.from.UUID] {
+			warn(CodeNodeVersion, unknownProbe)
+		}
+		old[p.from.UUID] = true
+	case p.skipped == noAnswer:
+		c.count.cutOff++
+	case p.skipped != "":
+		warn(CodeNodeRPC, about+p.skipped)
+	case p.err != nil:
+		warn(CodeNodeRPC, about+oneLine(p.err.Error()))
+	default:
+		c.strangeCalls(p, about, warn)
+		c.strangeLogins(p, about, warn)
+	}
+}
+
+func (c *check) strangeCalls(p *strange, about string, warn func(code, text string)) {
+	if len(p.reply.Calls) != 1 || p.reply.Calls[0].Node != p.to.UUID {
+		warn(CodeNodeRPC, about+"it was not tried")
+		return
+	}
+	r := p.reply.Calls[0]
+	for _, a := range []struct {
+		what      string
+		got, want cluster.Code
+	}{
+		{"who is no master candidate", r.Identity, cluster.CodeNotInMap},
+		{"who showed no certificate", r.Nothing, cluster.CodeNoCertificate},
+	} {
+		switch a.got {
+		case a.want:
+			c.count.refusedCalls++
+		case rpc.ProbeServed:
+			c.node(p.to, CodeNodeGate, "it answered node '%s', %s, what only a candidate may ask", p.from.Name, a.what)
+		case cluster.CodeUnavailable:
+			c.count.cutOff++
+			return
+		case cluster.CodeBusy:
+			warn(CodeNodeRPC, about+oneLine(r.Error))
+			return
+		default:
+			c.node(p.to, CodeNodeGate, "it refused node '%s', %s, with '%s' instead of '%s'", p.from.Name, a.what, a.got, a.want)
+		}
+	}
+}
+
+func (c *check) strangeLogins(p *strange, about string, warn func(code, text string)) {
+	if !c.s.Params.SSHSetup {
+		return
+	}
+	if len(p.reply.Logins) != 1 || p.reply.Logins[0].Node != p.to.UUID {
+		warn(CodeNodeSSH, about+"it was not tried")
+		return
+	}
+	switch r := p.reply.Logins[0]; r.Outcome {
+	case rpc.LoginRefused:
+		c.count.refusedLogins++
+	case rpc.LoginCutOff:
+		c.count.cutOff++
+	case rpc.LoginAdmitted:
+		c.node(p.to, CodeNodeSSH, "its sshd let in root from node '%s' with a key that nobody authorized", p.from.Name)
+	default:
+		warn(CodeNodeSSH, about+oneLine(r.Error))
+	}
+}
+
+// refusal is what was wrong with one.
+type refusal struct{ code, text string }
+
+// fromHere attempts with every node what a thief of the CA's key, and forgers
+// and replayers of maps would.
+func (c *check) fromHere(ctx context.Context) map[cluster.NodeID][]refusal {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	outsider, err := c.ask.Outsider(c.s)
+	if err != nil {
+		c.report(CodeClusterCert, "cluster", "", "the cluster's CA cannot sign a certificate: %s", oneLine(err.Error()))
+	} else {
+		defer func() { _ = outsider.Close() }() // nothing is kept
+	}
+	forged, ferr := forge(c.held, c.now)
+	if ferr != nil {
+		c.report(CodeClusterConfig, "cluster", "", "the candidate map cannot be written again: %s", oneLine(ferr.Error()))
+	}
+	old, replay := c.ask.OldMap()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	found := map[cluster.NodeID][]refusal{}
+	c.answered(func(n *state.Node, a rpc.NodeState) {
+		wg.Go(func() {
+			var list []refusal
+			calls := 0
+			if outsider != nil {
+				calls++
+				list = append(list, judge("a certificate that the CA has just signed and the map does not list", outsider.Read(ctx, n.UUID), cluster.CodeNotInMap)...)
+			}
+			if ferr == nil {
+				calls++
+				list = append(list, c.deliver(ctx, n, "a forged candidate map", forged, cluster.CodeBadSignature)...)
+			}
+			if replay && a.Version == c.held.At() {
+				calls++
+				list = append(list, c.deliver(ctx, n, "an old candidate map", old, cluster.CodeMapOlder, cluster.CodeBadSignature)...)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			c.count.refusedCalls += calls - len(list)
+			found[n.UUID] = list
+		})
+	})
+	wg.Wait()
+	return found
+}
+
+func (c *check) deliver(ctx context.Context, n *state.Node, what string, env candmap.Envelope, want ...cluster.Code) []refusal {
+	_, err := c.ask.PutMap(ctx, n.UUID, rpc.MapDelivery{Maps: []candmap.Envelope{env}})
+	return judge(what, err, want...)
+}
+
+// judge compares a refusal with those that are right.
+func judge(what string, err error, want ...cluster.Code) []refusal {
+	switch code := cluster.CodeOf(err); {
+	case err == nil:
+		return []refusal{{CodeNodeGate, "it accepted " + what}}
+	case slices.Contains(want, code):
+		return nil
+	case code == cluster.CodeUnavailable || code == cluster.CodeBusy || code == "":
+		return []refusal{{CodeNodeRPC, "while offering it " + what + ": " + oneLine(err.Error())}}
+	default:
+		return []refusal{{CodeNodeGate, "it refused " + what + " with '" + string(code) + "' instead of '" + string(want[0]) + "'"}}
+	}
+}
+
+// forge makes the map that would follow, signed in every voter's name by a key
+// that is made for it and thrown away. No real key signs it: a signature would
+// stay good for whoever collects them. It says nothing new, so that a node that
+// is so broken that it takes it grants nobody anything.
+func forge(held *candmap.Verified, now time.Time) (candmap.Envelope, error) {
+	m := *held.Map
+	m.Version, m.Previous, m.Issued = m.Version+1, held.Hash, candmap.Stamp(now)
+	payload, err := m.Encode()
+	if err != nil {
+		return candmap.Envelope{}, err
+	}
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return candmap.Envelope{}, err
+	}
+	sig, err := candmap.Sign(key, candmap.MapType, payload)
+	if err != nil {
+		return candmap.Envelope{}, err
+	}
+	env := candmap.Envelope{PayloadType: candmap.MapType, Payload: payload, Signatures: []candmap.Signature{sig}}
+	for _, e := range held.Candidates {
+		if e.Voter {
+			env.Signatures = append(env.Signatures, candmap.Signature{KeyID: candmap.KeyIDOf(e.Signing.Public()), Sig: sig.Sig})
+		}
+	}
+	return env, nil
+}
