@@ -47,6 +47,7 @@ type leader struct {
 	admitting  chan struct{} // held by whoever asks hooks about a new node
 	ready      chan struct{} // closes when this node has named itself master
 	ensured    map[cluster.NodeID]ensured
+	certs      certWatch
 	rolled     time.Time                    // when a job was last given to replace SSH keys
 	rollWait   time.Duration                // how long the next one waits
 	levelAsked time.Time                    // when the nodes were asked last whether they are upgraded

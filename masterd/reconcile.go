@@ -24,6 +24,7 @@ func (l *leader) reconcile(ctx context.Context) error {
 		l.catchUp(ctx)
 		l.ensureKeys(ctx)
 		l.ensureSSHKeys(ctx)
+		l.ensureCertificates(ctx)
 		l.raiseLevel(ctx)
 		l.promoteAgain(ctx)
 		moved, err := l.stepVoters(ctx)

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"crypto/x509"
 	"encoding/binary"
 	"time"
 
@@ -30,6 +31,9 @@ func RenewAt(notBefore, notAfter time.Time, seed cluster.Digest) time.Time {
 
 // RenewAt says when this certificate is due.
 func (id Identity) RenewAt() time.Time { return RenewAt(id.NotBefore, id.NotAfter, id.Digest) }
+
+// IssuedAt says when a certificate was issued, by the issuer's clock.
+func IssuedAt(cert *x509.Certificate) time.Time { return cert.NotBefore.Add(backdate) }
 
 // Issued says when this certificate was issued, by the issuer's clock.
 func (id Identity) Issued() time.Time { return id.NotBefore.Add(backdate) }

@@ -61,6 +61,10 @@ type Cluster interface {
 	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
 	// Inspect asks a node what it is like now.
 	Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
+	// CertPrepare and CertInstall have a node make its next keys, and use the
+	// certificates that were issued for them.
+	CertPrepare(ctx context.Context, node cluster.NodeID, r rpc.CertPrepareRequest) (rpc.CertPrepareReply, error)
+	CertInstall(ctx context.Context, node cluster.NodeID, r rpc.CertInstallRequest) (rpc.CertInstallReply, error)
 	// Repair has a node put its own files right.
 	Repair(ctx context.Context, node cluster.NodeID) (rpc.RepairReply, error)
 	// Verify checks the cluster, tells each line of its report, and returns what

@@ -43,6 +43,7 @@ var ops = map[string]func(ctx context.Context, r *run, raw json.RawMessage) (jso
 	OpClusterRename:      clusterRename,
 	OpClusterKeys:        clusterKeys,
 	OpClusterRedist:      clusterRedist,
+	OpClusterRenewDue:    clusterRenewDue,
 	OpClusterRenew:       clusterRenew,
 }
 
@@ -348,6 +349,8 @@ func (r *run) after(ctx context.Context, left *resume) (json.RawMessage, error) 
 	for _, step := range left.Steps {
 		var err error
 		switch step.Kind {
+		case stepRenewDue:
+			failed = errors.Join(failed, r.renewDue(ctx))
 		case stepRenewCA, stepRenewCerts, stepRenewSigning, stepRenewGossip, stepRenewRAPI:
 			failed = errors.Join(failed, r.renewOne(ctx, left, step.Kind, failed))
 		case stepRoll:

@@ -71,8 +71,8 @@ var renewParts []renewPart
 
 func init() { // the parts refer to the opcodes, and these to the parts
 	renewParts = []renewPart{
-		{stepRenewCA, "the cluster's certificate authority", func(op opRenew) bool { return op.CA }, false, nil},
-		{stepRenewCerts, "certificates of nodes", func(op opRenew) bool { return op.Certs && !op.CA }, true, nil},
+		{stepRenewCA, "the cluster's certificate authority", func(op opRenew) bool { return op.CA }, false, (*run).renewCA},
+		{stepRenewCerts, "certificates of nodes", func(op opRenew) bool { return op.Certs && !op.CA }, true, (*run).renewCertificates},
 		{stepRenewSigning, "signing keys", func(op opRenew) bool { return op.Signing }, true, (*run).renewSigning},
 		{stepRenewGossip, "the gossip key", func(op opRenew) bool { return op.Gossip }, false, (*run).renewGossip},
 		{stepRoll, "SSH keys", func(op opRenew) bool { return op.SSH }, true, (*run).roll},

@@ -42,8 +42,11 @@ type machine struct {
 	refuse    int // so many orders for keys
 	refusal   error
 	ssh       sshSide
-	gossip    gossipSide
-	seals     *sshkeys.Recipient
+	cert      certSide
+
+	spoilCerts func(*rpc.CertPrepareReply)
+	gossip     gossipSide
+	seals      *sshkeys.Recipient
 }
 
 // world is a Cluster over a replicated state that needs no raft, with one
@@ -180,6 +183,7 @@ func (w *world) commit(kind string, body any) error {
 		return err
 	}
 	if w.lab.S.Head().Version != before {
+		w.vouched("map " + w.lab.S.Head().Version.String())
 		w.spreadMap()
 	}
 	close(w.changed)

@@ -117,6 +117,9 @@ func (s *Server) mayRenew(call Call, n *state.Node, kind pki.Kind, pins []cluste
 	if id.Name != n.Name || !slices.Equal(id.Addresses, n.Addresses) {
 		return nil // it was renamed or moved, and its certificates say the old
 	}
+	if !n.RenewBefore.IsZero() && id.Issued().Before(n.RenewBefore) {
+		return nil // a renewal of all has not reached it
+	}
 	now := s.now()
 	if age := now.Sub(id.Issued()); age.Abs() < renewPause {
 		return cluster.Errorf(cluster.CodeBusy, "the %s certificate of node %s was renewed %s ago", kind, n.Name, age.Round(time.Second)).
