@@ -77,7 +77,7 @@ func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply) error {
 	self := d.standing()
 	known := self.same(v)
 	if known {
-		if err := self.trust(v); err != nil {
+		if err := d.trust(self, v); err != nil {
 			return err
 		}
 		err := deliver(ctx, self.keeper, v)
@@ -130,6 +130,21 @@ func (d *Daemon) newStanding(ctx context.Context, v *rpc.LocalViewReply) (*stand
 	}
 	s.keeper = k
 	return s, nil
+}
+
+// trust has a running member go by the authorities that noded trusts.
+func (d *Daemon) trust(s *standing, v *rpc.LocalViewReply) error {
+	was := s.roots.Load()
+	if err := s.trust(v); err != nil || s.roots.Load() == was {
+		return err
+	}
+	d.mu.Lock()
+	m := d.member
+	d.mu.Unlock()
+	if m != nil {
+		m.server.Reintroduce()
+	}
+	return nil
 }
 
 // trust takes the authorities that noded trusts.

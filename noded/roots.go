@@ -88,5 +88,10 @@ func (m *member) followRoots(v *candmap.View) error {
 	if next.Cluster() != m.id.Cluster {
 		return fmt.Errorf("authorities of the roster: they are of cluster %s", next.Cluster())
 	}
-	return m.roots.set(next)
+	was := m.caRoots()
+	err = m.roots.set(next)
+	if m.server != nil && !bytes.Equal(was.Encode(), next.Encode()) {
+		m.server.Reintroduce()
+	}
+	return err
 }

@@ -34,6 +34,9 @@ type conn struct {
 	// peer is written once, in the handshake, under mu. Calls read it without:
 	// they begin after the handshake, on the goroutines that made it.
 	peer Peer
+	// strange says that the peer showed a certificate of an authority that is not
+	// trusted; written with peer.
+	strange bool
 
 	mu        sync.Mutex
 	proven    bool     // peer is set
@@ -159,6 +162,7 @@ func (c *conn) identify(cs tls.ConnectionState) (Peer, error) {
 		// Nobody vouches for it, and so it says nothing: its holder is a stranger
 		// like one without. A node that was away while the authority was changed
 		// gets from such strangers the map that names the new one.
+		c.strange = true
 		return Peer{}, nil
 	}
 	if err != nil {
@@ -180,6 +184,17 @@ func (c *conn) regrade(view *candmap.View) (changed bool) {
 	c.revoked = g.Tier != c.grant.Tier || g.Node != c.grant.Node
 	c.grant = g
 	return c.revoked
+}
+
+// dismiss marks the connection of a stranger who showed a certificate.
+func (c *conn) dismiss() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.proven || !c.strange || c.revoked {
+		return false
+	}
+	c.revoked = true
+	return true
 }
 
 // begin counts a call in, unless the connection is at its end.

@@ -65,6 +65,17 @@ func (s *Server) Revoke(_, next *candmap.View) error {
 	return s.drain(hit)
 }
 
+// Reintroduce is to be called when ServerConfig.Roots has changed. It closes the
+// connections whose peers showed a certificate of an authority that was not
+// trusted: on their next ones it may be worth something.
+func (s *Server) Reintroduce() {
+	for _, c := range s.conns.all() {
+		if c.dismiss() {
+			c.cut()
+		}
+	}
+}
+
 // cut closes a revoked connection, unless it still has to carry the answer to
 // the delivery that revoked it.
 func (c *conn) cut() {

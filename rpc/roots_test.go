@@ -44,6 +44,39 @@ func TestG1CertificateOfNoAuthority(t *testing.T) {
 	}
 }
 
+// TestStrangerIsKnownLater: who was a stranger for want of an authority is none
+// as soon as that is trusted, and its connections end for that.
+func TestStrangerIsKnownLater(t *testing.T) {
+	w := newWorld(t)
+	next := must(pki.NewCA(ct.Cluster, "cluster.example", time.Now()))
+	var roots atomic.Pointer[pki.Roots]
+	roots.Store(w.roots)
+	var srv *node
+	srv = w.serve(4, map[string]Handler{MethodMapPut.Name: func(_ context.Context, q *Request) (any, error) {
+		var d MapDelivery
+		if err := q.Decode(&d); err != nil {
+			return nil, err
+		}
+		roots.Store(must(pki.NewRoots(w.ca.Cert, next.Cert)))
+		srv.Reintroduce()
+		return MapAck{}, nil
+	}}, func(c *ServerConfig) { c.Roots = roots.Load })
+	cert := w.reissue(next, w.cert(pki.KindIdentity, 2), 2)
+	c := w.client(pki.KindIdentity, 2, srv, func(c *ClientConfig) {
+		c.Certificate = func() (*tls.Certificate, error) { return cert, nil }
+	})
+	to := Target{Node: ct.NodeID(4), Daemon: Noded}
+	if err := c.Call(t.Context(), to, MethodMapGet, "0.0", nil, nil); cluster.CodeOf(err) != cluster.CodeNoCertificate {
+		t.Errorf("as a stranger: %v", err)
+	}
+	if err := c.Call(t.Context(), to, MethodMapPut, "", MapDelivery{}, nil); err != nil {
+		t.Errorf("the delivery that makes it known: %v", err)
+	}
+	if err := c.Call(t.Context(), to, MethodMapGet, "0.0", nil, nil); err != nil {
+		t.Errorf("known: %v", err)
+	}
+}
+
 // TestRootsSwapped: the authority changes, and so do the certificates, while
 // calls are made all the time. None fails: all trust the next authority before
 // it issues, and the one before for as long as its certificates are used.
