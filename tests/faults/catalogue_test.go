@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"rolekey/internal/paths"
 )
@@ -59,6 +60,20 @@ func (f fault) place() string {
 		return f.host
 	}
 	return f.node
+}
+
+// configure puts a line before all others of a node's sshd_config, or takes it
+// away, and has sshd read it.
+func (w *world) configure(node, line string) error {
+	n := w.node(node)
+	path := filepath.Join(n.Root, "etc/ssh/sshd_config")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	const refusal = "PubkeyAuthentication no\n"
+	text = []byte(line + strings.TrimPrefix(string(text), refusal))
+	return errors.Join(os.WriteFile(path, text, 0o644), syscall.Kill(n.PIDs.SSHD, syscall.SIGHUP))
 }
 
 // catalogue is what is put into real daemons. The faults on one node do not
@@ -137,6 +152,11 @@ var catalogue = []fault{
 		name: "sshd does not run", host: "node4", other: "node4", code: "ENODESSH", text: "ssh communication with node", cure: byRemedy,
 		inject: func(w *world) error { return w.Kill(w.ctx, "node4", "sshd") },
 		remedy: func(w *world, _ finding) error { return w.started("node4") },
+	},
+	{
+		name: "sshd takes no keys", node: "node5", other: "node5", code: "ENODESSH", text: "ssh communication with node", also: "ENODESSH", cure: byRemedy,
+		inject: func(w *world) error { return w.configure("node5", "PubkeyAuthentication no\n") },
+		remedy: func(w *world, _ finding) error { return w.configure("node5", "") },
 	},
 	{
 		name: "a node is cut off", node: "node5", code: "ENODERPC", text: "while contacting node", cure: byItself, hides: true,

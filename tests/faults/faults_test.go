@@ -187,6 +187,26 @@ func withoutOne(text string) string {
 	return text
 }
 
+// TestRemediesAreSaid: with -v after the finding that they are about.
+func TestRemediesAreSaid(t *testing.T) {
+	w := open(t)
+	path := w.layout("node5").ServerKey()
+	w.must(os.Chmod(path, 0o644))
+	master, err := w.Master(w.ctx)
+	w.must(err)
+	run, err := w.Must(w.ctx, 1, master, "gnt-cluster", "verify", "-v")
+	w.must(err)
+	if _, after, ok := strings.Cut(run.Stdout, "  - ERROR: node "+full("node5")+": "+path); !ok || !strings.Contains(strings.Join(strings.SplitN(after, "\n", 3)[:2], "\n"), "remedy: gnt-cluster verify --repair") {
+		t.Errorf("%s", run.Stdout)
+	}
+	run, err = w.Must(w.ctx, 0, master, "gnt-cluster", "verify", "--repair")
+	w.must(err)
+	if !strings.Contains(run.Stdout, "  - REPAIRED: node "+full("node5")+": ") {
+		t.Errorf("%s", run.Stdout)
+	}
+	w.clean()
+}
+
 // TestOpenString: an admission string is a notice, and no fault.
 func TestOpenString(t *testing.T) {
 	w := open(t)
