@@ -16,6 +16,8 @@ var renewals = []struct {
 	flag, what string
 	target     target
 }{
+	{"--new-node-certificates", "renewal of the nodes' certificates", atMost(1000)},
+	{"--new-cluster-certificate", "renewal of the authority", atMost(1000)},
 	{"--new-signing-keys", "renewal of the signing keys", atMost(1000)},
 	{"--new-gossip-key", "renewal of the gossip key", atMost(1000)},
 	{"--new-ssh-keys", "renewal of the SSH keys", target{}},
