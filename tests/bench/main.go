@@ -59,11 +59,11 @@ var alone = []struct {
 	name string
 	run  func(ctx context.Context, rounds int) error
 }{
-	{"growth", growth}, {"sessions", sessions}, {"reach", reach}, {"rapi", remoteAPI}, {"gate", func(ctx context.Context, _ int) error { return gate(ctx) }},
+	{"growth", growth}, {"sessions", sessions}, {"reach", reach}, {"rapi", remoteAPI}, {"verify", verifying}, {"gate", func(ctx context.Context, _ int) error { return gate(ctx) }},
 }
 
 func main() {
-	lab.Main(map[string]lab.Helper{"measure": measure, "sessions": measureSessions, "reach": measureReach, "rapi": measureRoles})
+	lab.Main(map[string]lab.Helper{"measure": measure, "sessions": measureSessions, "reach": measureReach, "verify": measureVerify, "rapi": measureRoles})
 	rounds := flag.Int("n", 20, "rounds of each measurement")
 	only := flag.String("only", "", "measure these parts, separated by commas: "+strings.Join(partNames(), ", "))
 	flag.Parse()
