@@ -154,7 +154,7 @@ func (a sshAgent) serve(c net.Conn) error {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(frame), c}
-		if err := agent.ServeAgent(a, one); err != nil && !errors.Is(err, io.EOF) {
+		if err := agent.ServeAgent(a, one); !errors.Is(err, io.EOF) {
 			return err
 		}
 	}

@@ -141,9 +141,8 @@ func (c *sshCommand) follow(ctx context.Context, v *candmap.View, self cluster.N
 		c.settle(false, false, c.withdraw(ctx))
 		return false
 	}
-	set, err := c.finder.get(ctx)
-	if err == nil {
-		err = c.enable(ctx, set, sshdAt(v, self, set), asks)
+	if set, err := c.finder.get(ctx); err == nil {
+		_ = c.enable(ctx, set, sshdAt(v, self, set), asks) // which notes what became of it
 	}
 	now, _ := c.state()
 	return now != asks

@@ -151,13 +151,13 @@ func LocalUID(ctx context.Context) (uid uint32, ok bool) {
 	return uid, ok
 }
 
-// localListener hangs up on everybody but the allowed users.
 // OwnListener accepts processes of root and of the daemon's own user only; the
 // kernel tells who they are.
 func OwnListener(l net.Listener) net.Listener {
 	return &localListener{Listener: l, allowed: []uint32{0, uint32(os.Geteuid())}}
 }
 
+// localListener hangs up on everybody but the allowed users.
 type localListener struct {
 	net.Listener
 	allowed []uint32

@@ -59,7 +59,9 @@ func TestNodeAwayDuringRenewal(t *testing.T) {
 			gone.up = phase > 0
 			w.onCall = func(what string) {
 				if phase > 0 && strings.HasPrefix(what, calls) {
+					w.mu.Lock()
 					gone.up = false
+					w.mu.Unlock()
 				}
 			}
 			wantSuccess(t, w.finish(w.submit(op)), `[]`)

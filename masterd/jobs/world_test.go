@@ -52,8 +52,9 @@ type machine struct {
 // world is a Cluster over a replicated state that needs no raft, with one
 // machine for each node. It can kill the master at any of its calls.
 type world struct {
-	t  *testing.T
-	mu sync.Mutex
+	t       *testing.T
+	mu      sync.Mutex
+	hooking sync.Mutex
 
 	lab      *statetest.Lab
 	changed  chan struct{}
@@ -134,20 +135,23 @@ func (w *world) call(ctx context.Context, what string, effect func() error) erro
 	w.calls = append(w.calls, what)
 	hook := w.onCall
 	w.mu.Unlock()
+	w.hooking.Lock() // calls are made at once, and hooks count them
 	if hook != nil {
 		hook(what)
 	}
+	dies, after := number == w.dieAt, w.after
+	w.hooking.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if number == w.dieAt && !w.after {
+	if dies && !after {
 		w.kill(errDead)
 		return errDead
 	}
 	w.mu.Lock()
 	err := effect()
 	w.mu.Unlock()
-	if number == w.dieAt {
+	if dies {
 		w.kill(errDead)
 		return errDead
 	}

@@ -181,8 +181,13 @@ func TestRAPIUserChanges(t *testing.T) {
 	r := newRemote(t, 2)
 	r.user("amy", "the first password", cluster.PermissionWrite)
 	get := func(password string) int { return r.call("GET", "/2/info", "", "amy", password).Code }
-	if get("the first password") != 200 || get("the first password") != 200 || get("another password") != 401 {
-		t.Error("the password")
+	for range 2 {
+		if get("the first password") != 200 {
+			t.Error("the password")
+		}
+	}
+	if get("another password") != 401 {
+		t.Error("another password")
 	}
 	r.user("amy", "the second password", cluster.PermissionWrite)
 	if get("the first password") != 401 || get("the second password") != 200 {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -138,17 +139,17 @@ func TestFurtherAddresses(t *testing.T) {
 			}
 			s.Nodes[n.UUID] = &n
 		})
-		asked := 0
+		var asked atomic.Int32
 		f.loginsAt = func(_ cluster.NodeID, to rpc.SSHTarget) string {
 			if to.Address != second {
 				return ""
 			}
-			asked++
+			asked.Add(1)
 			return "connection refused"
 		}
 		ok, got := f.run()
-		if want := map[bool]int{true: 3, false: 0}[four]; !ok || asked != want || len(got) != want {
-			t.Errorf("%s: %t, asked %d times, %q", second, ok, asked, got)
+		if want := map[bool]int{true: 3, false: 0}[four]; !ok || int(asked.Load()) != want || len(got) != want {
+			t.Errorf("%s: %t, asked %d times, %q", second, ok, asked.Load(), got)
 		}
 		if len(got) > 0 && !strings.HasPrefix(got[0], "  - WARNING:ENODESSH:node:node1.lab.test:at its further address 192.0.2.44: ssh communication with node 'node4.lab.test'") {
 			t.Errorf("%q", got[0])
