@@ -24,10 +24,12 @@ import (
 
 // A root sshd wants an account "sshd" and /run/sshd, and here root has a
 // password. A mount namespace of its own gives it that and its own /tmp, as that
-// of noded's unit differs from sshd's, and touches nothing outside.
+// of noded's unit differs from sshd's, and touches nothing outside. An sshd that
+// was unpacked below /tmp stays where it is.
 const (
 	asRoot = `mount --make-rprivate / && mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/shadow" /etc/shadow && ` +
-		`mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd /run/test && mount --bind "$1" /run/test && mount --bind /run/test/tmp /tmp && shift && exec "$@"`
+		`mount -t tmpfs tmpfs /run && mkdir -m 0755 /run/sshd /run/test /run/own && mount --bind "$1" /run/test && mount --bind "$2" /run/own && ` +
+		`mount --bind /run/test/tmp /tmp && { [ -d "$2" ] || mkdir -p "$2" && mount --bind /run/own "$2"; } && shift 2 && exec "$@"`
 
 	password   = "secret" // its hash:
 	passwdHash = "$6$rolekey$5ErMXs31bx9hpAz93dzqQ6QHhPu5OYuLCEIPKX7dpyqy/BLcj6h8Q4AbXZp9JxFHZYtrfJChu5LnCKr1bdfKW/"
@@ -105,7 +107,7 @@ func (d *realSSHD) command(more ...string) *exec.Cmd {
 	args := append([]string{program, "-e", "-f", filepath.Join(d.dir, "config")}, more...)
 	if os.Geteuid() == 0 {
 		args[3] = "/run/test/config"
-		args = append([]string{"unshare", "--mount", "sh", "-c", asRoot, "sh", d.dir}, args...)
+		args = append([]string{"unshare", "--mount", "sh", "-c", asRoot, "sh", d.dir, filepath.Dir(filepath.Dir(program))}, args...)
 	}
 	return exec.Command(args[0], args[1:]...)
 }
