@@ -19,6 +19,8 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && [ "$$($(GO) env CGO_ENABLED)" 
 # The last folder has what fetch-sshd unpacked because the system lacks it.
 export PATH := $(PATH):$(CURDIR)/.cache/openssh/usr/bin
 SSHD = ROLEKEY_SSHD="$$(tools/install/fetch-sshd.sh)"; export ROLEKEY_SSHD
+# The tests that use Ganeti's client run where there is no network to fetch it by.
+GANETI = tools/install/fetch-ganeti-client.sh >/dev/null || true
 
 # Virtual time with thousands of goroutines now and then breaks the race
 # detector's own runtime ("ThreadSanitizer: CHECK failed"): these go without it.
@@ -44,7 +46,7 @@ build: ## Build all programs into bin/, static.
 
 .PHONY: test
 test: build .cache/bin/testsum ## Run all tests; ends with the line N passed, N failed.
-	@$(SSHD); flags="-json -buildvcs=false -count=1 -timeout 25m $(TESTFLAGS)"; set -x; \
+	@$(GANETI); $(SSHD); flags="-json -buildvcs=false -count=1 -timeout 25m $(TESTFLAGS)"; set -x; \
 	{ $(GO) test $$flags $(RACE) $(TESTS) || true; $(GO) test $$flags $(VIRTUAL) || true; } | .cache/bin/testsum
 
 .PHONY: demo
@@ -53,7 +55,7 @@ demo: build ## Start a cluster on this machine and show what Rolekey promises.
 
 .PHONY: e2e
 e2e: build .cache/bin/testsum ## Run the end-to-end tests alone.
-	@$(SSHD); set -x; $(GO) test -json -buildvcs=false -count=1 -timeout 20m $(TESTFLAGS) ./tests/... | .cache/bin/testsum
+	@$(GANETI); $(SSHD); set -x; $(GO) test -json -buildvcs=false -count=1 -timeout 25m $(TESTFLAGS) ./tests/... | .cache/bin/testsum
 
 .PHONY: bench
 bench: build ## Measure how fast roles spread, and what the gate costs.

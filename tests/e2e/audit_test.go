@@ -153,12 +153,15 @@ func TestMonitoring(t *testing.T) {
 				t.Errorf("%s: healthz says %q", n.Name, text)
 			}
 			w.monitor(n, port, "/readyz")
-			text := w.monitor(n, port, "/metrics")
-			for _, want := range []string{fmt.Sprintf("\nrolekey_map_version %d\n", m.Version), "\nrolekey_map_fresh 1\n", "\nrolekey_audit_lines_lost_total 0\n"} {
-				if !strings.Contains(text, want) {
-					t.Errorf("%s, port %d: without %q:\n%s", n.Name, port, want, text)
+			w.until(fmt.Sprintf("%s, port %d, tells the map", n.Name, port), func(context.Context) error { // a masterd that idles hears of it later
+				text := w.monitor(n, port, "/metrics")
+				for _, want := range []string{fmt.Sprintf("\nrolekey_map_version %d\n", m.Version), "\nrolekey_map_fresh 1\n", "\nrolekey_audit_lines_lost_total 0\n"} {
+					if !strings.Contains(text, want) {
+						return fmt.Errorf("without %q:\n%s", want, text)
+					}
 				}
-			}
+				return nil
+			})
 		}
 	}
 	text := w.monitor(w.node(master), masterdMonitor, "/metrics")
