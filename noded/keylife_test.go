@@ -87,8 +87,10 @@ func TestKeyChangeByTheMap(t *testing.T) {
 		o       rpc.SSHKeyOrder
 		restart bool
 	}{
-		{orderOf("ecdsa", 384, cluster.StorageFile), true}, {orderOf("rsa", 3072, cluster.StorageFile), true},
-		{orderOf("ed25519", 0, cluster.StorageAgent), false}, {orderOf("ecdsa", 256, cluster.StorageFile), false},
+		{orderOf("ecdsa", 384, cluster.StorageFile), true},
+		{orderOf("rsa", 3072, cluster.StorageFile), true},
+		{orderOf("ed25519", 0, cluster.StorageAgent), false},
+		{orderOf("ecdsa", 256, cluster.StorageFile), false},
 	} {
 		c.o.Avoid = []cluster.SSHKey{old}
 		key := mustOrder(t, w, h, c.o)

@@ -50,20 +50,27 @@ func TestRepair(t *testing.T) {
 		says     []string
 	}{
 		"push": {
-			[]*verify.Finding{fault(2, "ERROR", verify.RepairPush), fault(0, "ERROR", verify.RepairPush)}, nil, `true`, []string{"redistribute"},
+			[]*verify.Finding{fault(2, "ERROR", verify.RepairPush), fault(0, "ERROR", verify.RepairPush)},
+			nil, `true`,
+			[]string{"redistribute"},
 			[]string{"  - REPAIRED: node " + name(2) + ": map and roster were delivered anew"},
 		},
 		"node": {
-			[]*verify.Finding{fault(2, "ERROR", verify.RepairNode), fault(2, "ERROR", verify.RepairNode), fault(3, "WARNING", verify.RepairNode)}, nil, `true`,
-			[]string{"repair " + name(2), "repair " + name(3)}, []string{"  - REPAIRED: node " + name(2) + ": it put", "  - REPAIRED: node " + name(3) + ": it put"},
+			[]*verify.Finding{fault(2, "ERROR", verify.RepairNode), fault(2, "ERROR", verify.RepairNode), fault(3, "WARNING", verify.RepairNode)},
+			nil, `true`,
+			[]string{"repair " + name(2), "repair " + name(3)},
+			[]string{"  - REPAIRED: node " + name(2) + ": it put", "  - REPAIRED: node " + name(3) + ": it put"},
 		},
 		"a node fails": {
 			[]*verify.Finding{fault(2, "ERROR", verify.RepairNode), fault(3, "ERROR", verify.RepairNode)},
-			func(w *world) { w.at(3).up = false; w.at(2).problems = []string{"read-only"} }, `false`, []string{"repair " + name(2), "repair " + name(3)},
+			func(w *world) { w.at(3).up = false; w.at(2).problems = []string{"read-only"} }, `false`,
+			[]string{"repair " + name(2), "repair " + name(3)},
 			[]string{name(2) + ": not repaired: it put its own files right: read-only", name(3) + ": not repaired"},
 		},
 		"keys": {
-			[]*verify.Finding{fault(4, "ERROR", verify.RepairKeys)}, nil, `true`, []string{"destroy " + name(4)},
+			[]*verify.Finding{fault(4, "ERROR", verify.RepairKeys)},
+			nil, `true`,
+			[]string{"destroy " + name(4)},
 			[]string{"  - REPAIRED: node " + name(4) + ": its keys"},
 		},
 		"pool": {

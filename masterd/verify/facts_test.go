@@ -34,8 +34,10 @@ func TestFactsOfNodes(t *testing.T) {
 		"gossip": {func(f *field) rpc.NodeFacts {
 			return rpc.NodeFacts{Files: files, Gossip: slices.DeleteFunc(all(f), func(id cluster.NodeID) bool { return id == statetest.ID(2) })}
 		}, "WARNING:ENODENET:node:node4.lab.test:gossip does not reach node2.lab.test"},
-		"a missing file": {func(f *field) rpc.NodeFacts { return rpc.NodeFacts{Gossip: all(f)} },
-			"ERROR:ECLUSTERFILECHECK:cluster:None:File ssconf_master_node is missing from node(s) node4.lab.test"},
+		"a missing file": {
+			func(f *field) rpc.NodeFacts { return rpc.NodeFacts{Gossip: all(f)} },
+			"ERROR:ECLUSTERFILECHECK:cluster:None:File ssconf_master_node is missing from node(s) node4.lab.test",
+		},
 		"another file": {func(f *field) rpc.NodeFacts {
 			return rpc.NodeFacts{Files: map[string]cluster.Digest{"ssconf_master_node": {2}}, Gossip: all(f)}
 		}, "ERROR:ECLUSTERFILECHECK:cluster:None:File ssconf_master_node found with 2 different checksums (variant 1 on node1.lab.test"},

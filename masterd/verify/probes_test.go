@@ -39,12 +39,18 @@ func TestStrangers(t *testing.T) {
 		do   func(r *rpc.ProbeReply) error
 		want string // begins the one line
 	}{
-		"served": {func(r *rpc.ProbeReply) error { r.Calls[0].Identity = rpc.ProbeServed; return nil },
-			"ERROR:ENODEGATE:node:TARGET:it answered node 'node4.lab.test', who is no master candidate, what only a candidate may ask"},
-		"served without a certificate": {func(r *rpc.ProbeReply) error { r.Calls[0].Nothing = rpc.ProbeServed; return nil },
-			"ERROR:ENODEGATE:node:TARGET:it answered node 'node4.lab.test', who showed no certificate"},
-		"another code": {func(r *rpc.ProbeReply) error { r.Calls[0].Identity = cluster.CodeInternal; return nil },
-			"ERROR:ENODEGATE:node:TARGET:it refused node 'node4.lab.test', who is no master candidate, with 'internal' instead of 'not_in_map'"},
+		"served": {
+			func(r *rpc.ProbeReply) error { r.Calls[0].Identity = rpc.ProbeServed; return nil },
+			"ERROR:ENODEGATE:node:TARGET:it answered node 'node4.lab.test', who is no master candidate, what only a candidate may ask",
+		},
+		"served without a certificate": {
+			func(r *rpc.ProbeReply) error { r.Calls[0].Nothing = rpc.ProbeServed; return nil },
+			"ERROR:ENODEGATE:node:TARGET:it answered node 'node4.lab.test', who showed no certificate",
+		},
+		"another code": {
+			func(r *rpc.ProbeReply) error { r.Calls[0].Identity = cluster.CodeInternal; return nil },
+			"ERROR:ENODEGATE:node:TARGET:it refused node 'node4.lab.test', who is no master candidate, with 'internal' instead of 'not_in_map'",
+		},
 		"cut off": {func(r *rpc.ProbeReply) error {
 			r.Calls[0].Identity, r.Calls[0].Error = cluster.CodeUnavailable, "no route\nto host"
 			return nil
@@ -54,19 +60,29 @@ func TestStrangers(t *testing.T) {
 			r.Calls[0].Identity, r.Calls[0].Error = cluster.CodeBusy, "no\nroom"
 			return nil
 		}, "WARNING:ENODERPC:node:node4.lab.test:could not test what node 'TARGET' refuses: no room"},
-		"let in": {func(r *rpc.ProbeReply) error { r.Logins[0].Outcome = rpc.LoginAdmitted; return nil },
-			"ERROR:ENODESSH:node:TARGET:its sshd let in root from node 'node4.lab.test' with a key that nobody authorized"},
-		"undecided": {func(r *rpc.ProbeReply) error {
-			r.Logins[0] = rpc.ProbedLogin{Node: r.Logins[0].Node, Error: "EOF"}
-			return nil
+		"let in": {
+			func(r *rpc.ProbeReply) error { r.Logins[0].Outcome = rpc.LoginAdmitted; return nil },
+			"ERROR:ENODESSH:node:TARGET:its sshd let in root from node 'node4.lab.test' with a key that nobody authorized",
 		},
-			"WARNING:ENODESSH:node:node4.lab.test:could not test what node 'TARGET' refuses: EOF"},
-		"short answer": {func(r *rpc.ProbeReply) error { r.Calls = nil; return nil },
-			"WARNING:ENODERPC:node:node4.lab.test:could not test what node 'TARGET' refuses: it was not tried"},
-		"earlier release": {func(*rpc.ProbeReply) error { return cluster.Errorf(cluster.CodeNotFound, "no such call") },
-			"WARNING:ENODEVERSION:node:node4.lab.test:its release makes no probes; upgrade it"},
-		"broken": {func(*rpc.ProbeReply) error { return errors.New("disk\nfull") },
-			"WARNING:ENODERPC:node:node4.lab.test:could not test what node 'TARGET' refuses: disk full"},
+		"undecided": {
+			func(r *rpc.ProbeReply) error {
+				r.Logins[0] = rpc.ProbedLogin{Node: r.Logins[0].Node, Error: "EOF"}
+				return nil
+			},
+			"WARNING:ENODESSH:node:node4.lab.test:could not test what node 'TARGET' refuses: EOF",
+		},
+		"short answer": {
+			func(r *rpc.ProbeReply) error { r.Calls = nil; return nil },
+			"WARNING:ENODERPC:node:node4.lab.test:could not test what node 'TARGET' refuses: it was not tried",
+		},
+		"earlier release": {
+			func(*rpc.ProbeReply) error { return cluster.Errorf(cluster.CodeNotFound, "no such call") },
+			"WARNING:ENODEVERSION:node:node4.lab.test:its release makes no probes; upgrade it",
+		},
+		"broken": {
+			func(*rpc.ProbeReply) error { return errors.New("disk\nfull") },
+			"WARNING:ENODERPC:node:node4.lab.test:could not test what node 'TARGET' refuses: disk full",
+		},
 	} {
 		f := newField(t)
 		f.strangers = func(from cluster.NodeID, r *rpc.ProbeReply) error {
