@@ -191,7 +191,7 @@ func TestG6OrdersLeakNothing(t *testing.T) {
 	t.Parallel()
 	w, _ := founded(t)
 	h := newHost(t)
-	var log bytes.Buffer
+	var log sharedLog // memberlist writes a moment longer than the daemon runs
 	h.cfg.Log = zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(zapcore.AddSync(&log)), zap.DebugLevel))
 	h.masterd.start()
 	h.up()
@@ -262,4 +262,22 @@ func TestG6OrdersLeakNothing(t *testing.T) {
 			t.Errorf("%s holds a key, or nothing: %d bytes", where, len(all))
 		}
 	}
+}
+
+// sharedLog is a log that may be read while it is written.
+type sharedLog struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *sharedLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *sharedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -257,7 +257,7 @@ func TestCandidateCertificateDue(t *testing.T) {
 			t.Errorf("%s: expired, %v", n.Name, err)
 		}
 	}
-	if authorities != 3 {
+	if authorities < 2 || authorities > 3 { // two thirds of twenty years, and some jitter
 		t.Errorf("the authority was changed %d times in 40 years", authorities)
 	}
 }
