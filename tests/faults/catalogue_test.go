@@ -18,6 +18,8 @@ const (
 	byItself = "the cluster by itself"
 )
 
+const takesNoKeys = "sshd takes no keys"
+
 // fault is one thing that can be wrong with a running cluster.
 type fault struct {
 	name   string
@@ -110,7 +112,8 @@ var catalogue = []fault{
 	{
 		name: "an ssconf file was changed", host: "node4", code: "ECLUSTERFILECHECK", text: "ssconf_cluster_name found with 2 different checksums", cure: byRepair,
 		inject: func(w *world) error {
-			return os.WriteFile(w.layout("node4").SSConf("cluster_name"), []byte("mine\n"), 0o644)
+			path := w.layout("node4").SSConf("cluster_name") // which nobody but root may write to
+			return errors.Join(os.Remove(path), os.WriteFile(path, []byte("mine\n"), 0o444))
 		},
 	},
 	{
@@ -154,7 +157,7 @@ var catalogue = []fault{
 		remedy: func(w *world, _ finding) error { return w.started("node4") },
 	},
 	{
-		name: "sshd takes no keys", node: "node5", other: "node5", code: "ENODESSH", text: "ssh communication with node", also: "ENODESSH", cure: byRemedy,
+		name: takesNoKeys, node: "node5", other: "node5", code: "ENODESSH", text: "ssh communication with node", also: "ENODESSH", cure: byRemedy,
 		inject: func(w *world) error { return w.configure("node5", "PubkeyAuthentication no\n") },
 		remedy: func(w *world, _ finding) error { return w.configure("node5", "") },
 	},

@@ -93,13 +93,17 @@ func TestEachFault(t *testing.T) {
 	}
 }
 
-// TestFaultsTogether: some at once, whose choice ROLEKEY_SEED repeats.
+// TestFaultsTogether: some at once. ROLEKEY_SEED chooses others; 0 means by the
+// clock.
 func TestFaultsTogether(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
+	seed := uint64(20261126)
 	if s := os.Getenv("ROLEKEY_SEED"); s != "" {
 		if _, err := fmt.Sscan(s, &seed); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("ROLEKEY_SEED=%d", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))
@@ -129,9 +133,10 @@ func pick(dice *rand.Rand, n int) []fault {
 	return some
 }
 
-// clash reports whether a makes b invisible or adds to what it yields.
+// clash reports whether a makes b invisible or adds to what it yields. While one
+// node's sshd takes no keys, a delivery of all files is not told as whole.
 func clash(a, b fault) bool {
-	return a.hides && a.place() == b.place()
+	return a.hides && a.place() == b.place() || a.name == takesNoKeys && b.code == "ECLUSTERFILECHECK"
 }
 
 // TestCuredByItself: what the cluster puts right before an administrator could
