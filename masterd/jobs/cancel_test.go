@@ -80,6 +80,7 @@ func TestCancelBehindALongJob(t *testing.T) {
 	w := newWorld(t, 3, 1)
 	long := w.submit(verifyOp)
 	queued := w.submit(modify(3, `"offline":true`))
+	w.waits = true
 	w.onCall = func(what string) {
 		if what == "verify" {
 			if w.job(long).Status != state.JobRunning {

@@ -55,6 +55,7 @@ type world struct {
 	t       *testing.T
 	mu      sync.Mutex
 	hooking sync.Mutex
+	waits   bool // the hook does, for another call
 
 	lab      *statetest.Lab
 	changed  chan struct{}
@@ -135,12 +136,16 @@ func (w *world) call(ctx context.Context, what string, effect func() error) erro
 	w.calls = append(w.calls, what)
 	hook := w.onCall
 	w.mu.Unlock()
-	w.hooking.Lock() // calls are made at once, and hooks count them
+	if !w.waits {
+		w.hooking.Lock() // calls are made at once, and hooks count them
+	}
 	if hook != nil {
 		hook(what)
 	}
 	dies, after := number == w.dieAt, w.after
-	w.hooking.Unlock()
+	if !w.waits {
+		w.hooking.Unlock()
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
