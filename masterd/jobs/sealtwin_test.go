@@ -23,3 +23,16 @@ func (m *machine) open(o *rpc.SSHKeyOrder, c sshkeys.SealContext) error {
 	_, err := m.seals.Open(o.Sealed.Sealed, c)
 	return err
 }
+
+// hooked runs a test's hook before a call, and tells whether the master dies at
+// it. Calls are made at once, and hooks count them.
+func (w *world) hooked(hook func(string), what string, number int) (dies, after bool) {
+	if !w.waits {
+		w.hooking.Lock()
+		defer w.hooking.Unlock()
+	}
+	if hook != nil {
+		hook(what)
+	}
+	return number == w.dieAt, w.after
+}

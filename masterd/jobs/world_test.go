@@ -136,16 +136,7 @@ func (w *world) call(ctx context.Context, what string, effect func() error) erro
 	w.calls = append(w.calls, what)
 	hook := w.onCall
 	w.mu.Unlock()
-	if !w.waits {
-		w.hooking.Lock() // calls are made at once, and hooks count them
-	}
-	if hook != nil {
-		hook(what)
-	}
-	dies, after := number == w.dieAt, w.after
-	if !w.waits {
-		w.hooking.Unlock()
-	}
+	dies, after := w.hooked(hook, what, number)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
