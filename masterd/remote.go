@@ -27,7 +27,7 @@ const rapiRetry = 5 * time.Second
 // serveRAPI serves RAPI over HTTPS for as long as this node is a candidate. A
 // port that is taken is no reason to stop being one.
 func (m *member) serveRAPI(ctx context.Context) error {
-	logins := rapi.NewLogins(m.d.State, m.d.cfg.Now)
+	logins := rapi.NewLogins(m.current, m.d.cfg.Now)
 	var addrs []netip.AddrPort
 	for _, a := range m.d.cfg.listenAddresses() {
 		addrs = append(addrs, netip.AddrPortFrom(a, m.self.ports.RAPI))
@@ -68,6 +68,17 @@ func (m *member) serveAt(ctx context.Context, listen func() ([]net.Listener, err
 			return err
 		}
 	}
+}
+
+// current is the state that callers over the network are judged by. A candidate
+// that is cut off may not have heard that one of them was removed, so it serves
+// nobody once its map is stale, as the gate of RPC does (docs/candidate-map.rst).
+func (m *member) current() (*state.State, error) {
+	if v := m.keeper.View(); !m.keeper.Fresh() && v.Map != nil && v.Map.Policy == cluster.PolicyStrict {
+		return nil, cluster.Errorf(cluster.CodeMapStale, "this candidate has heard nothing from the cluster in time, and does not know who may use the remote API").
+			WithHint("use the master or another candidate; on this node, root can use the local socket")
+	}
+	return m.d.State()
 }
 
 // rapiCert is what RAPI's server shows: the administrator's own certificate, or

@@ -108,7 +108,7 @@ func (l *Logins) check(ctx context.Context, s *state.State, peer netip.Prefix, n
 		return u, nil
 	}
 	if wait := l.owes(peer); wait > 0 {
-		return nil, cluster.Errorf(cluster.CodeBusy, "too many failed logins from this address; try again in %s", wait.Round(time.Second))
+		return nil, tooMany(wait)
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
@@ -118,12 +118,21 @@ func (l *Logins) check(ctx context.Context, s *state.State, peer netip.Prefix, n
 	case <-ctx.Done():
 		return nil, cluster.Errorf(cluster.CodeBusy, "too many logins at a time")
 	}
+	// Those who waited with it may have failed meanwhile: a peer that asks a
+	// thousand times at once has no thousand guesses.
+	if wait := l.owes(peer); wait > 0 {
+		return nil, tooMany(wait)
+	}
 	if !fits(kept, name, password) || u == nil {
 		l.fail(peer)
 		return nil, errUnauthorized
 	}
 	l.remember(key)
 	return u, nil
+}
+
+func tooMany(wait time.Duration) error {
+	return cluster.Errorf(cluster.CodeBusy, "too many failed logins from this address; try again in %s", wait.Round(time.Second))
 }
 
 func (l *Logins) key(kept cluster.Secret, name, password string) (out [32]byte) {
