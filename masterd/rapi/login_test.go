@@ -307,3 +307,26 @@ func TestRAPIAudit(t *testing.T) {
 		t.Errorf("%d %d", read.Code, write.Code)
 	}
 }
+
+// TestRAPIFlood: whoever asks many times at once has no more guesses than one
+// who asks in turn.
+func TestRAPIFlood(t *testing.T) {
+	rapi.FastHashes(t)
+	r := newRemote(t, 2)
+	r.user("amy", "the right password", cluster.PermissionRead)
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	codes := map[int]int{}
+	for range 200 {
+		all.Go(func() {
+			w := r.call("GET", "/2/info", "", "amy", "a wrong password")
+			mu.Lock()
+			defer mu.Unlock()
+			codes[w.Code]++
+		})
+	}
+	all.Wait()
+	if codes[http.StatusUnauthorized] > 13 || codes[http.StatusTooManyRequests] < 180 { // ten, and those under way
+		t.Errorf("answers: %v", codes)
+	}
+}

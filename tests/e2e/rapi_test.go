@@ -43,6 +43,7 @@ gnt-cluster admin add alice --csr alice.csr >alice.pem`)
 	if out := get(`'a good password' -X PUT -H 'Content-Type: application/json' -d '"drained"'`, other, "/2/nodes/node5.example/role"); !strings.Contains(out, master) {
 		t.Errorf("a change on %s does not name the master: %q", other, out)
 	}
+	w.refusesWhenCutOff(other, func() string { return w.script(other, fmt.Sprintf(curl, "'a good password'", w.node(other).Address, "/2/nodes")) })
 	far := fmt.Sprintf(`cd "$ROLEKEY_ROOT"/tmp && %%s --rapi https://%s --cert alice.pem --key alice.key `, w.node(master).Address)
 	if out := w.script(master, fmt.Sprintf(far, "gnt-node")+"list --no-headers -o name"); !strings.Contains(out, "node4.example") {
 		t.Errorf("from afar: %q", out)
@@ -58,6 +59,27 @@ gnt-cluster admin add alice --csr alice.csr >alice.pem`)
 		t.Errorf("a removed user: %q", out)
 	}
 	w.clean()
+}
+
+// refusesWhenCutOff: a candidate that cannot hear who was removed serves nobody
+// over the network once its lease is over, and serves again when it hears.
+func (w *world) refusesWhenCutOff(node string, ask func() string) {
+	w.t.Helper()
+	if st, err := w.State(w.ctx); err != nil || !st.Namespaces {
+		return // nothing can be cut here
+	}
+	says := func(what string) func(context.Context) error {
+		return func(context.Context) error {
+			if out := ask(); !strings.Contains(out, what) {
+				return fmt.Errorf("it says %.200q", out)
+			}
+			return nil
+		}
+	}
+	w.must(w.Partition(w.ctx, node))
+	w.until("the candidate that is cut off refuses", says(`"reason":"map_stale"`))
+	w.must(w.Heal(w.ctx))
+	w.until("it serves again", says("node5.example"))
 }
 
 // script runs a shell script as on a node, which must succeed, and returns what
