@@ -102,7 +102,7 @@ func (m *member) ack(a candmap.Ack) rpc.MapAck {
 	r.SSHCommand, problems = m.asked()
 	r.Problems = append(r.Problems, problems...)
 	for _, w := range m.ssh.warnings() {
-		r.Problems = append(r.Problems, "sshd: "+w)
+		r.Problems = append(r.Problems, rpc.SSHDProblem+w)
 	}
 	if v := m.keeper.View(); v.Map != nil {
 		r.LeaseUntil = m.keeper.Lease().Until(v.Map.Lease())

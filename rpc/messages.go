@@ -47,6 +47,10 @@ func (d MapDelivery) encode() ([]byte, error) {
 	return json.Marshal(d)
 }
 
+// SSHDProblem begins the problems that do not make a map less enforced: sshd
+// lets in fewer than it should.
+const SSHDProblem = "sshd: "
+
 // MapAck tells what the node enforces after a delivery of a map or a beacon.
 type MapAck struct {
 	Node       cluster.NodeID   `json:"node"`

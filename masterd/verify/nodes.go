@@ -48,12 +48,7 @@ func (c *check) authority() {
 		c.report(CodeClusterCert, "cluster", "", "the CA's certificate is not readable: %v", err)
 		return
 	}
-	switch left := cert.NotAfter.Sub(c.clock()); {
-	case left < certError:
-		c.report(CodeClusterCert, "cluster", "", "the CA's certificate ends %s", cert.NotAfter.UTC().Format(time.RFC3339))
-	case left < certWarning:
-		c.line("WARNING", CodeClusterCert, "cluster", "", "the CA's certificate ends "+cert.NotAfter.UTC().Format(time.RFC3339))
-	}
+	c.ending(CodeClusterCert, "cluster", "", "the CA's certificate", cert.NotAfter)
 }
 
 // status checks what each node is like at present, and with -v names each.
@@ -104,13 +99,14 @@ func (c *check) clockOf(n *state.Node, at time.Time) {
 // certificates checks that each node uses its own certificates, and that the
 // map names those of the candidates.
 func (c *check) certificates() {
+	c.issued()
 	users := map[cluster.Digest]cluster.Name{}
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		if !slices.Contains(n.Server, a.Server) || !slices.Contains(n.Identity, a.Identity) {
 			c.node(n, CodeClusterCert, "uses a server or identity certificate that the roster does not pin")
 		}
-		c.expiry(n, "server", a.ServerEnds)
-		c.expiry(n, "identity", a.IdentityEnds)
+		c.ending(CodeClusterCert, "node", string(n.Name), "its server certificate", a.ServerEnds)
+		c.ending(CodeClusterCert, "node", string(n.Name), "its identity certificate", a.IdentityEnds)
 		for _, d := range a.Client {
 			if other, ok := users[d]; ok {
 				c.node(n, CodeClientCert, "uses the same candidate certificate as node %s", other).
@@ -145,16 +141,6 @@ func (c *check) clientCertificate(n *state.Node, a rpc.NodeState) {
 		if c.rekeyable(f, n); len(a.Client) == 0 && a.MasterKeys { // its files are there
 			f.cure(RepairNone, "its master daemon does not tell; on %s: systemctl restart rolekey-masterd", n.Name)
 		}
-	}
-}
-
-func (c *check) expiry(n *state.Node, kind string, ends time.Time) {
-	left := ends.Sub(c.now)
-	switch {
-	case left < certError:
-		c.node(n, CodeClusterCert, "its %s certificate ends %s", kind, ends.UTC().Format(time.RFC3339))
-	case left < certWarning:
-		c.line("WARNING", CodeClusterCert, "node", string(n.Name), "its "+kind+" certificate ends "+ends.UTC().Format(time.RFC3339))
 	}
 }
 

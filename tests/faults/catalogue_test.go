@@ -18,8 +18,6 @@ const (
 	byItself = "the cluster by itself"
 )
 
-const takesNoKeys = "sshd takes no keys"
-
 // fault is one thing that can be wrong with a running cluster.
 type fault struct {
 	name   string
@@ -157,7 +155,7 @@ var catalogue = []fault{
 		remedy: func(w *world, _ finding) error { return w.started("node4") },
 	},
 	{
-		name: takesNoKeys, node: "node5", other: "node5", code: "ENODESSH", text: "ssh communication with node", also: "ENODESSH", cure: byRemedy,
+		name: "sshd takes no keys", node: "node5", other: "node5", code: "ENODESSH", text: "ssh communication with node", also: "ENODESSH", cure: byRemedy,
 		inject: func(w *world) error { return w.configure("node5", "PubkeyAuthentication no\n") },
 		remedy: func(w *world, _ finding) error { return w.configure("node5", "") },
 	},

@@ -133,10 +133,9 @@ func pick(dice *rand.Rand, n int) []fault {
 	return some
 }
 
-// clash reports whether a makes b invisible or adds to what it yields. While one
-// node's sshd takes no keys, a delivery of all files is not told as whole.
+// clash reports whether a makes b invisible or adds to what it yields.
 func clash(a, b fault) bool {
-	return a.hides && a.place() == b.place() || a.name == takesNoKeys && b.code == "ECLUSTERFILECHECK"
+	return a.hides && a.place() == b.place()
 }
 
 // TestCuredByItself: what the cluster puts right before an administrator could
