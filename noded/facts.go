@@ -35,7 +35,8 @@ func (m *member) serveFacts(ctx context.Context, q *rpc.Request) (any, error) {
 	if err := q.Decode(&req); err != nil {
 		return nil, err
 	}
-	f := rpc.NodeFacts{Files: m.derivedFiles(), Modes: m.wrongModes(), Copies: m.copies(req.Keys), Gossip: []cluster.NodeID{}}
+	f := rpc.NodeFacts{Files: m.derivedFiles(), Modes: m.wrongModes(), Gossip: []cluster.NodeID{}}
+	f.Copies, f.Unsearched = m.copies(req.Keys)
 	f.Derived = m.ssh.differs(ctx, m.keeper.View())
 	for _, o := range m.gossip.Members() {
 		if o.State == gossip.StateAlive {
@@ -68,20 +69,23 @@ func userOf(dir string, otherwise int) int {
 }
 
 // copies searches for private halves of the keys where root keeps such files.
-// Where this node itself keeps its own is no copy.
-func (m *member) copies(keys []cluster.SSHKey) []rpc.KeyCopy {
-	out := []rpc.KeyCopy{}
+// Where this node itself keeps its own is no copy. It also tells which folders
+// have more files than are looked at.
+func (m *member) copies(keys []cluster.SSHKey) (out []rpc.KeyCopy, cut []string) {
+	out = []rpc.KeyCopy{}
 	if len(keys) == 0 {
-		return out
+		return out, nil
 	}
 	account, err := m.ssh.finder.account()
 	if err != nil {
-		return out
+		return out, []string{"all: " + err.Error()}
 	}
-	left := searchFiles
 	seen := map[string]bool{}
 	ours := m.cfg.Paths.SSHDir()
-	for _, dir := range []string{account.Home, filepath.Join(account.Home, ".ssh"), m.cfg.Paths.In("/etc/ssh"), m.cfg.Paths.In("/tmp"), m.cfg.Paths.StateDir()} {
+	// Each folder has its own bound: what fills one, /tmp above all, hides nothing
+	// in another.
+	for _, dir := range []string{filepath.Join(account.Home, ".ssh"), m.cfg.Paths.In("/etc/ssh"), m.cfg.Paths.StateDir(), account.Home, m.cfg.Paths.In("/tmp")} {
+		left := searchFiles
 		walk(dir, searchDepth, &left, func(path string) {
 			if seen[path] || filepath.Dir(path) == ours && m.candidate(m.keeper.View()) || len(out) == maxCopies {
 				return
@@ -91,8 +95,11 @@ func (m *member) copies(keys []cluster.SSHKey) []rpc.KeyCopy {
 				out = append(out, rpc.KeyCopy{Path: path, Key: k})
 			}
 		})
+		if left < 0 {
+			cut = append(cut, dir)
+		}
 	}
-	return out
+	return out, cut
 }
 
 // walk calls f for regular files, follows no links, and stops after so many.

@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
@@ -68,7 +70,7 @@ func TestCopiesAreFound(t *testing.T) {
 	if len(own) != 1 {
 		t.Fatalf("%d keys", len(own))
 	}
-	if got := m.copies([]cluster.SSHKey{own[0].key}); len(got) != 0 {
+	if got, _ := m.copies([]cluster.SSHKey{own[0].key}); len(got) != 0 {
 		t.Errorf("its own place: %+v", got)
 	}
 	text, err := os.ReadFile(m.keys.dir.PrivateFile())
@@ -83,10 +85,10 @@ func TestCopiesAreFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := m.copies([]cluster.SSHKey{other, own[0].key}); len(got) != 1 || got[0].Path != copied {
+	if got, _ := m.copies([]cluster.SSHKey{other, own[0].key}); len(got) != 1 || got[0].Path != copied {
 		t.Errorf("found %+v", got)
 	}
-	if got := m.copies([]cluster.SSHKey{other}); len(got) != 0 {
+	if got, _ := m.copies([]cluster.SSHKey{other}); len(got) != 0 {
 		t.Errorf("another key's: %+v", got)
 	}
 	if modes := m.wrongModes(); len(modes) != 0 {
@@ -97,5 +99,39 @@ func TestCopiesAreFound(t *testing.T) {
 	}
 	if modes := m.wrongModes(); len(modes) != 1 {
 		t.Errorf("modes: %q", modes)
+	}
+}
+
+// TestSearchIsNotHidden: whoever fills one folder hides nothing in another, and
+// what was not searched is told.
+func TestSearchIsNotHidden(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.masterd.start()
+	h.up()
+	if _, err := h.init(initRequest(h)); err != nil {
+		t.Fatal(err)
+	}
+	m := h.member()
+	text, key, err := sshkeys.Generate(cluster.DefaultSSHKey, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := h.cfg.Paths.In("/tmp/many")
+	if err := os.MkdirAll(full, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range searchFiles {
+		if err := os.WriteFile(filepath.Join(full, strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hidden := filepath.Join(h.cfg.Paths.StateDir(), "old")
+	if err := os.WriteFile(hidden, text.Reveal(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, cut := m.copies([]cluster.SSHKey{key})
+	if len(got) != 1 || got[0].Path != hidden || !slices.Equal(cut, []string{h.cfg.Paths.In("/tmp")}) {
+		t.Errorf("found %+v, not searched %q", got, cut)
 	}
 }

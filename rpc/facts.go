@@ -15,7 +15,9 @@ type NodeFacts struct {
 	Files  map[string]cluster.Digest `json:"files"`  // SHA-256 of each derived file that is there, by name
 	Modes  []string                  `json:"modes"`  // for people: files whose mode or owner is not as it should be
 	Copies []KeyCopy                 `json:"copies"` // private halves of Keys that lie where Rolekey did not put them
-	Gossip []cluster.NodeID          `json:"gossip"` // nodes that gossip believes alive, this one among them
+	// Unsearched are folders with more files than the search looks at.
+	Unsearched []string         `json:"unsearched,omitempty"`
+	Gossip     []cluster.NodeID `json:"gossip"` // nodes that gossip believes alive, this one among them
 
 	Derived []string `json:"derived,omitempty"` // for people: files of ssh that are not as the roster says
 }

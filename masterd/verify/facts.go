@@ -32,6 +32,9 @@ func (c *check) facts(ctx context.Context) {
 			c.node(n, CodeNodeSSH, "%s", d).cure(RepairNode, "gnt-cluster verify --repair")
 		}
 		c.copies(n, f)
+		for _, dir := range f.Unsearched {
+			c.tell(fmt.Sprintf("  - NOTICE: node %s: not all of %s was searched for private keys: it has too many files.", n.Name, dir))
+		}
 		c.neighbours(n, f)
 	})
 	c.files(found)

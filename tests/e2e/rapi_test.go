@@ -43,7 +43,9 @@ gnt-cluster admin add alice --csr alice.csr >alice.pem`)
 	if out := get(`'a good password' -X PUT -H 'Content-Type: application/json' -d '"drained"'`, other, "/2/nodes/node5.example/role"); !strings.Contains(out, master) {
 		t.Errorf("a change on %s does not name the master: %q", other, out)
 	}
-	w.refusesWhenCutOff(other, func() string { return w.script(other, fmt.Sprintf(curl, "'a good password'", w.node(other).Address, "/2/nodes")) })
+	w.refusesWhenCutOff(other, func() string {
+		return w.script(other, fmt.Sprintf(curl, "'a good password'", w.node(other).Address, "/2/nodes"))
+	})
 	far := fmt.Sprintf(`cd "$ROLEKEY_ROOT"/tmp && %%s --rapi https://%s --cert alice.pem --key alice.key `, w.node(master).Address)
 	if out := w.script(master, fmt.Sprintf(far, "gnt-node")+"list --no-headers -o name"); !strings.Contains(out, "node4.example") {
 		t.Errorf("from afar: %q", out)
