@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,16 @@ func (h *host) hasBlock(path string) bool {
 	return strings.Contains(h.read(path), "# END ROLEKEY "+h.member().id.Cluster.String())
 }
 
+// removeAll removes a folder that noded may be writing into.
+func removeAll(dir string) (err error) {
+	for range 100 {
+		if err = os.RemoveAll(dir); !errors.Is(err, syscall.ENOTEMPTY) {
+			break
+		}
+	}
+	return err
+}
+
 // TestG8ManagerRewrites: what a configuration manager does to the files is put
 // right within a few seconds, its own lines stay, and it is written down.
 func TestG8ManagerRewrites(t *testing.T) {
@@ -49,9 +60,9 @@ func TestG8ManagerRewrites(t *testing.T) {
 		},
 		"another folder": func() error {
 			dir := filepath.Dir(keys)
-			return errors.Join(os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o700), os.WriteFile(keys, []byte(foreign), 0o600), os.RemoveAll(dir+".old"))
+			return errors.Join(os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o700), os.WriteFile(keys, []byte(foreign), 0o600), removeAll(dir+".old"))
 		},
-		"no folder": func() error { return os.RemoveAll(filepath.Dir(keys)) },
+		"no folder": func() error { return removeAll(filepath.Dir(keys)) },
 	} {
 		if err := change(); err != nil {
 			t.Fatal(err)

@@ -206,7 +206,9 @@ func (w *world) push(to cluster.NodeID) (rpc.MapAck, error) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	var ack rpc.MapAck
-	d := rpc.MapDelivery{Maps: w.chain, Docs: w.docs()}
+	w.mu.Lock()
+	d := rpc.MapDelivery{Maps: slices.Clone(w.chain), Docs: w.docs()}
+	w.mu.Unlock()
 	err := w.client.Call(ctx, nodedOf(to), rpc.MethodMapPut, "", d, &ack)
 	return ack, err
 }

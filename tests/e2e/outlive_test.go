@@ -47,11 +47,19 @@ func TestGanetiClientOutlivesMaster(t *testing.T) {
 	w.script(first, `umask 077; printf 'ganeti password\n' >/tmp/pw; gnt-cluster rapi-user add ganeti --permission write --password-file /tmp/pw; rm /tmp/pw`)
 	defer w.admin(0, "gnt-cluster", "rapi-user", "remove", "ganeti")
 	watcher := w.others(first)[0]
+	bring := func(from, to string) string { // ours may be where the node has its own
+		w.must(exec.Command("cp", "-r", from, w.node(watcher.Name).File(to)).Run())
+		return to
+	}
+	var modules []string
+	for i, dir := range filepath.SplitList(strings.TrimSpace(string(out))) {
+		modules = append(modules, bring(dir, fmt.Sprintf("/root/modules%d", i)))
+	}
 	const changes = 20
 	p, err := w.Spawn(w.ctx, lab.Cmd{
-		Node: watcher.Name, Stderr: t.Output(), Env: []string{"PYTHONPATH=" + strings.TrimSpace(string(out))},
+		Node: watcher.Name, Stderr: t.Output(), Env: []string{"PYTHONPATH=" + strings.Join(modules, ":")},
 		Args: []string{
-			"/usr/bin/python3", script, strings.Split(address, "/")[0], "5080", "ganeti", "ganeti password",
+			"/usr/bin/python3", bring(script, "/root/outlive.py"), strings.Split(address, "/")[0], "5080", "ganeti", "ganeti password",
 			"/var/lib/rolekey/node/ca.pem", watcher.Name, strconv.Itoa(changes),
 		},
 	})

@@ -198,7 +198,7 @@ func readMaps(dir string) ([]candmap.Envelope, *candmap.Roster, error) {
 		return doc
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, unsettled(err)
 	}
 	links := slices.DeleteFunc(saved.Links, func(l candmap.Link) bool { return !l.Authority || !newest.At().Newer(l.At) })
 	slices.SortFunc(links, func(x, y candmap.Link) int { return x.At.Compare(y.At) })
@@ -211,6 +211,16 @@ func readMaps(dir string) ([]candmap.Envelope, *candmap.Roster, error) {
 		maps = append(maps, env)
 	}
 	return append(maps, current), roster, nil
+}
+
+// unsettled says what to do where documents are missing: a node writes those that
+// it could fetch again a moment after the map.
+func unsettled(err error) error {
+	if cluster.CodeOf(err) != cluster.CodeNotFound {
+		return err
+	}
+	return cluster.Errorf(cluster.CodeNotFound, "%v", err).
+		WithHint("the node had not written its newest roster yet when the folder was copied: copy it again. If it stays so, take the folder of another node")
 }
 
 // printRestore tells what is about to happen.

@@ -5,11 +5,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,9 +78,11 @@ func askAgain(ctx context.Context, c *rpc.LocalClient, req rpc.AuthorizedKeysReq
 	}
 }
 
-// isAbsent reports whether noded was not there, or ended before it answered.
+// isAbsent reports whether noded was not there, or ended before it answered, for
+// which net/http has many errors, some without a name.
 func isAbsent(err error) bool {
-	return errors.Is(err, os.ErrNotExist) || isRefused(err) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	var unanswered *url.Error
+	return errors.As(err, &unanswered) && !unanswered.Timeout()
 }
 
 func askOnce(ctx context.Context, c *rpc.LocalClient, req rpc.AuthorizedKeysRequest, reply *rpc.AuthorizedKeysReply) error {
