@@ -36,6 +36,7 @@ type member struct {
 	signer  *signer
 	seen    *seenBook
 	keys    *keyserver.Server
+	intro   *introducer
 	log     *zap.Logger
 	office  office
 }
@@ -52,6 +53,7 @@ func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.intro = newIntroducer(m.client, m.keeper, d.evicts, m.log)
 	if err := m.openRaft(ctx); err != nil {
 		return nil, errors.Join(err, m.client.Close())
 	}
@@ -89,7 +91,7 @@ func (m *member) openRaft(ctx context.Context) error {
 	m.store = store
 	id := consensus.ServerID(m.self.node, m.self.incarnation)
 	m.node, err = consensus.New(consensus.Config{
-		ID: id, Logs: store, Stable: store, Snapshots: snaps, Sender: sender{m.client, m.d.evicts}, Hooks: consensus.Hooks{MayDepose: m.mayDepose, Confirmed: m.confirmed},
+		ID: id, Logs: store, Stable: store, Snapshots: snaps, Sender: sender{m.client, m.d.evicts, m.intro.refused}, Hooks: consensus.Hooks{MayDepose: m.mayDepose, Confirmed: m.confirmed},
 		Logger: m.d.logger("raft"), Fatal: m.d.fatal, Timing: m.d.cfg.Timing,
 	})
 	if err != nil {
@@ -174,6 +176,7 @@ func (m *member) askSeen(ctx context.Context, peer cluster.NodeID) (rpc.SeenRepl
 	defer cancel()
 	var seen rpc.SeenReply
 	err := m.client.Call(ctx, rpc.Target{Node: peer, Daemon: rpc.Masterd}, rpc.MethodSeen, m.self.node.String(), nil, &seen)
+	m.intro.refused(peer, err)
 	return seen, err
 }
 
@@ -208,6 +211,7 @@ func (m *member) serve(ctx context.Context, roots func() *pki.Roots) error {
 func (m *member) run(ctx context.Context) error {
 	g := task.New(ctx)
 	g.Go("rpc", m.server.Run)
+	g.Go("introductions", m.intro.run)
 	g.Go("leadership", m.watchLeadership)
 	g.Go("rapi", m.serveRAPI)
 	return errors.Join(g.Wait(), m.close())
@@ -314,6 +318,7 @@ func (m *member) signOrAsk(ctx context.Context, voter cluster.NodeID, req rpc.Si
 	var reply rpc.SignReply
 	asked := m.keeper.View().Map.Candidate(voter)
 	if err := m.client.Call(ctx, rpc.Target{Node: voter, Daemon: rpc.Masterd}, rpc.MethodSign, "", req, &reply); err != nil {
+		m.intro.refused(voter, err)
 		return nil, err
 	}
 	if reply.ClockOnly {

@@ -67,8 +67,9 @@ func (b *seenBook) of(l life) rpc.Seen {
 
 // sender carries raft messages over the RPC gate.
 type sender struct {
-	client *rpc.Client
-	evicts func(cluster.NodeID) bool
+	client  *rpc.Client
+	evicts  func(cluster.NodeID) bool
+	refused func(cluster.NodeID, error)
 }
 
 // Send implements consensus.Sender.
@@ -82,5 +83,6 @@ func (s sender) Send(ctx context.Context, to raft.ServerID, message string, body
 	}
 	var reply json.RawMessage
 	err = s.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Masterd}, rpc.MethodRaft, message, json.RawMessage(body), &reply)
+	s.refused(node, err)
 	return reply, err
 }

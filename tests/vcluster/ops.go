@@ -115,6 +115,9 @@ type Change struct {
 
 	NewGossip  bool `json:"new_gossip_key,omitempty"` // of a renewal
 	NewSigning bool `json:"new_signing_keys,omitempty"`
+	NewCerts   bool `json:"new_node_certificates,omitempty"`
+	NewCA      bool `json:"new_cluster_certificate,omitempty"`
+	NewSSH     bool `json:"new_ssh_keys,omitempty"`
 }
 
 // Candidate is the change that promotes or demotes a node; others are promoted
