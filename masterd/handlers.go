@@ -72,7 +72,11 @@ func (m *member) serveCertificate(ctx context.Context, q *rpc.Request) (any, err
 	if err != nil {
 		return nil, err
 	}
-	return m.keys.Certificate(ctx, call, req)
+	reply, err := m.keys.Certificate(ctx, call, req)
+	if call.Ended {
+		m.d.audit.Write(audit.Event{Act: audit.ExpiredRenewed, Caller: q.Caller(), Op: req.Kind, Target: nodeName(m.node.State(), call.Node)}.Of(err))
+	}
+	return reply, err
 }
 
 func callOf(q *rpc.Request) (keyserver.Call, error) {
@@ -85,7 +89,7 @@ func callOf(q *rpc.Request) (keyserver.Call, error) {
 		return keyserver.Call{}, err
 	}
 	return keyserver.Call{
-		Remote: remote.Addr().Unmap(), Request: q.ID, Exporter: exporter, Node: q.Grant.Node, Pin: q.Peer().Pin,
+		Remote: remote.Addr().Unmap(), Request: q.ID, Exporter: exporter, Node: q.Grant.Node, Pin: q.Peer().Pin, Ended: q.Grant.Ended,
 	}, nil
 }
 

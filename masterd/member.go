@@ -48,7 +48,7 @@ func newMember(ctx context.Context, d *Daemon, self standing) (*member, error) {
 	roots := self.roots.Load
 	var err error
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
-		Certificate: d.certificate, Roots: roots, View: m.keeper.View, Hints: d.hinted, LocalAddr: d.cfg.bindAddress(), Dial: d.cfg.Dial, Log: m.log,
+		Certificate: d.certificate, Roots: roots, View: m.keeper.View, Hints: d.hinted, LocalAddr: d.cfg.bindAddress(), Dial: d.cfg.Dial, Log: m.log, Now: d.cfg.Now,
 	})
 	if err != nil {
 		return nil, err
@@ -197,7 +197,7 @@ func (m *member) serve(ctx context.Context, roots func() *pki.Roots) error {
 	}
 	m.server, err = rpc.NewServer(rpc.ServerConfig{
 		Listeners: listeners, Certificate: m.d.certificate, Roots: roots, View: m.keeper.View, Fresh: m.keeper.Fresh, Evicted: m.d.evicts,
-		Log: m.log, Node: m.self.name, Audit: rpc.AuditTo(m.d.audit),
+		Log: m.log, Node: m.self.name, Audit: rpc.AuditTo(m.d.audit), Now: m.d.cfg.Now,
 	})
 	if err != nil {
 		return err

@@ -201,7 +201,7 @@ func (m *member) open(ctx context.Context, dir string) error {
 	}
 	m.client, err = rpc.NewClient(rpc.ClientConfig{
 		Certificate: m.certs[identityPair].tls, Roots: m.caRoots, View: m.keeper.View, Hints: m.hints.of,
-		LocalAddr: m.cfg.bindAddress(), Dial: m.cfg.Dial, Log: m.log,
+		LocalAddr: m.cfg.bindAddress(), Dial: m.cfg.Dial, Log: m.log, Now: m.cfg.now,
 	})
 	if err != nil {
 		return err
@@ -212,7 +212,7 @@ func (m *member) open(ctx context.Context, dir string) error {
 	}
 	m.server, err = rpc.NewServer(rpc.ServerConfig{
 		Listeners: listeners, Certificate: m.certs[serverPair].tls, Roots: m.caRoots, View: m.keeper.View, Fresh: m.keeper.Fresh, Evicted: m.evicted.has,
-		Terms: m.terms, Log: m.log, Node: m.name, Audit: rpc.AuditTo(m.audit), Served: m.auditServed,
+		Terms: m.terms, Log: m.log, Node: m.name, Audit: rpc.AuditTo(m.audit), Served: m.auditServed, Now: m.cfg.now,
 	})
 	if err != nil {
 		return errors.Join(err, m.client.Close())

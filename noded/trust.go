@@ -157,7 +157,7 @@ const comeBack = "take this node out and back in: gnt-node remove on the master,
 func (m *member) newQuest(hash cluster.Digest, known *candmap.View, newest cluster.Version) (*quest, error) {
 	client, err := rpc.NewClient(rpc.ClientConfig{
 		Certificate: m.certs[identityPair].tls, Roots: m.caRoots, View: func() *candmap.View { return known }, Hints: m.hints.of,
-		LocalAddr: m.cfg.bindAddress(), Dial: m.cfg.Dial, Log: m.log,
+		LocalAddr: m.cfg.bindAddress(), Dial: m.cfg.Dial, Log: m.log, Now: m.cfg.now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ask for map: %w", err)

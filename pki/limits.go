@@ -39,6 +39,12 @@ const (
 	LifetimeAdmin    = 365 * day
 	MaxLifetimeAdmin = 5 * 365 * day
 
+	// Grace is how long after the end of its certificates a node may still ask
+	// for new ones. What authorizes is the pin in the roster, which a removed node
+	// has not; the end only bounds how long a key that everybody forgot is good.
+	// So it is the year in which every machine may be off.
+	Grace = 365 * day
+
 	day      = 24 * time.Hour
 	backdate = time.Hour // for clocks that are behind the issuer's
 )

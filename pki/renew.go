@@ -32,6 +32,13 @@ func RenewAt(notBefore, notAfter time.Time, seed cluster.Digest) time.Time {
 // RenewAt says when this certificate is due.
 func (id Identity) RenewAt() time.Time { return RenewAt(id.NotBefore, id.NotAfter, id.Digest) }
 
+// Ended reports whether this certificate has ended.
+func (id Identity) Ended(now time.Time) bool { return now.After(id.NotAfter) }
+
+// Lapsed reports whether it ended so long ago that it is no proof for a renewal
+// any more.
+func (id Identity) Lapsed(now time.Time) bool { return now.After(id.NotAfter.Add(Grace)) }
+
 // IssuedAt says when a certificate was issued, by the issuer's clock.
 func IssuedAt(cert *x509.Certificate) time.Time { return cert.NotBefore.Add(backdate) }
 

@@ -84,6 +84,17 @@ func VerifyChain(roots *Roots, certs []*x509.Certificate, kind Kind, now time.Ti
 
 // VerifyAny is VerifyChain for a server whose clients are of several kinds.
 func VerifyAny(roots *Roots, certs []*x509.Certificate, now time.Time, allowed ...Kind) (Identity, error) {
+	id, err := VerifyPast(roots, certs, now, allowed...)
+	if err == nil && id.Ended(now) {
+		err = x509.CertificateInvalidError{Cert: certs[0], Reason: x509.Expired, Detail: "it ended " + id.NotAfter.UTC().Format(time.RFC3339)}
+		return Identity{}, fmt.Errorf("%w: %w", cluster.Errorf(cluster.CodeNoCertificate, "verify certificate of node %s", id.Node), err)
+	}
+	return id, err
+}
+
+// VerifyPast is VerifyAny, except that a certificate that was valid until its end
+// verifies for ever: what it is still good for is the caller's to say.
+func VerifyPast(roots *Roots, certs []*x509.Certificate, now time.Time, allowed ...Kind) (Identity, error) {
 	if len(certs) != 1 {
 		return Identity{}, cluster.Errorf(cluster.CodeNoCertificate, "verify certificate: peer presented %d certificates, want 1", len(certs))
 	}
@@ -94,8 +105,12 @@ func VerifyAny(roots *Roots, certs []*x509.Certificate, now time.Time, allowed .
 	if !slices.Contains(allowed, id.Kind) {
 		return Identity{}, cluster.Errorf(cluster.CodeIdentityMismatch, "verify certificate: it is of kind %s, want %v", id.Kind, allowed)
 	}
+	at := now
+	if id.Ended(now) {
+		at = id.NotAfter
+	}
 	_, err = certs[0].Verify(x509.VerifyOptions{
-		Roots: roots.pool, CurrentTime: now, KeyUsages: kinds[id.Kind].usages,
+		Roots: roots.pool, CurrentTime: at, KeyUsages: kinds[id.Kind].usages,
 	})
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: %w", cluster.Errorf(cluster.CodeNoCertificate, "verify certificate of node %s", id.Node), err)

@@ -227,6 +227,13 @@ func (c *Client) send(ctx context.Context, to Target, out *outgoing) error {
 		if err != nil {
 			return unavailable(p.name(), err)
 		}
+		if err := l.mayAsk(p.key.daemon, out.method, c.cfg.Now()); err != nil {
+			p.release(l, reused) // the server may have another certificate by now
+			if reused && !again {
+				continue
+			}
+			return unavailable(p.name(), err)
+		}
 		failed, err := l.send(ctx, p, out)
 		p.release(l, failed)
 		var coded *cluster.Error

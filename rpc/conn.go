@@ -126,11 +126,12 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// verify is TLS's VerifyConnection: a certificate that does not hold ends the
-// handshake, whatever it might have been good for.
+// verify is TLS's VerifyConnection: a certificate that was never good here ends
+// the handshake. One that has ended does not: its holder may do what a stranger
+// may, and so deliver the map.
 func (c *conn) verify(cs tls.ConnectionState) error {
 	peer, err := c.identify(cs)
-	if err == nil && peer.HasCert && !c.srv.conns.know(c, peer.Digest) {
+	if err == nil && c.srv.counts(&peer) && !c.srv.conns.know(c, peer.Digest) {
 		err = cluster.Errorf(cluster.CodeBusy, "too many connections with one certificate")
 	}
 	if err != nil {
@@ -157,7 +158,8 @@ func (c *conn) identify(cs tls.ConnectionState) (Peer, error) {
 	if roots == nil {
 		return peer, cluster.Errorf(cluster.CodeNoMap, "this node belongs to no cluster yet")
 	}
-	id, err := pki.VerifyAny(roots, cs.PeerCertificates, c.srv.cfg.Now(), pki.KindCandidate, pki.KindIdentity)
+	// That it has ended is judged with each call, as if it had ended since.
+	id, err := pki.VerifyPast(roots, cs.PeerCertificates, c.srv.cfg.Now(), pki.KindCandidate, pki.KindIdentity)
 	if strange := (x509.UnknownAuthorityError{}); errors.As(err, &strange) {
 		// Nobody vouches for it, and so it says nothing: its holder is a stranger
 		// like one without. A node that was away while the authority was changed
@@ -170,6 +172,13 @@ func (c *conn) identify(cs tls.ConnectionState) (Peer, error) {
 	}
 	peer.HasCert, peer.Identity = true, id
 	return peer, nil
+}
+
+// counts reports whether a connection is counted under its certificate. One that
+// has ended and is good for nothing leaves its holder among the strangers.
+func (s *Server) counts(p *Peer) bool {
+	now := s.cfg.Now()
+	return p.HasCert && (!p.Identity.Ended(now) || p.Identity.Kind == pki.KindIdentity && !p.Identity.Lapsed(now))
 }
 
 // regrade judges the connection by a newer view, and marks it revoked if that

@@ -183,13 +183,17 @@ func (c *Client) serverOf(cs tls.ConnectionState, daemon Daemon) (Peer, error) {
 	if roots == nil {
 		return Peer{}, cluster.Errorf(cluster.CodeNoMap, "this node belongs to no cluster yet")
 	}
-	kind := pki.KindServer
+	kind, verify := pki.KindServer, pki.VerifyPast // what it is asked then is judged with each call
 	if daemon == Masterd {
-		kind = pki.KindCandidate
+		kind, verify = pki.KindCandidate, pki.VerifyAny
 	}
-	id, err := pki.VerifyChain(roots, cs.PeerCertificates, kind, c.cfg.Now())
+	id, err := verify(roots, cs.PeerCertificates, c.cfg.Now(), kind)
 	if err != nil {
 		return Peer{}, cluster.Errorf(cluster.CodeIdentityMismatch, "server: %v", err)
+	}
+	if id.Lapsed(c.cfg.Now()) {
+		return Peer{}, cluster.Errorf(cluster.CodeIdentityMismatch, "server: its certificate ended %s, more than %d days ago",
+			id.NotAfter.UTC().Format(time.RFC3339), pki.Grace/(24*time.Hour)).WithHint(Readd)
 	}
 	return Peer{HasCert: true, Digest: id.Digest, Pin: id.Pin, Identity: id}, nil
 }

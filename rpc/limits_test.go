@@ -23,19 +23,10 @@ import (
 func TestBadCertificatesEndTheHandshake(t *testing.T) {
 	w := newWorld(t)
 	srv := w.serve(4, nil)
-	long := time.Now().Add(-pki.LifetimeNode - 24*time.Hour)
-	oldCA, err := pki.NewCA(ct.Cluster, "cluster.example", long)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.roots, err = pki.NewRoots(w.ca.Cert, oldCA.Cert)
-	if err != nil {
-		t.Fatal(err)
-	}
 	chain := *w.cert(pki.KindCandidate, 1)
 	chain.Certificate = append(chain.Certificate[:1:1], w.ca.Cert.Raw)
 	for name, cert := range map[string]*tls.Certificate{
-		"expired":              w.issue(oldCA, pki.KindIdentity, 4, long),
+		"of the future":        w.issue(w.ca, pki.KindIdentity, 4, time.Now().Add(24*time.Hour)),
 		"a server's":           w.cert(pki.KindServer, 4),
 		"RAPI's":               w.cert(pki.KindRAPI, 1),
 		"with a chain":         &chain,

@@ -159,6 +159,18 @@ func (p *peer) vouch(l *link, view *candmap.View) error {
 	return nil
 }
 
+// mayAsk refuses calls to a server whose certificate has ended. Its noded is still
+// known by the pin, and gets what makes it fresh again, and shows what proves
+// itself; nothing else is asked of it until it has renewed.
+func (l *link) mayAsk(daemon Daemon, m *Method, now time.Time) error {
+	id := &l.server.Identity
+	if !id.Ended(now) || daemon == Noded && !id.Lapsed(now) && (m.Tier == TierOpen || m.Ended) {
+		return nil
+	}
+	return cluster.Errorf(cluster.CodeIdentityMismatch, "the server's certificate ended %s", id.NotAfter.UTC().Format(time.RFC3339)).
+		WithHint("the node renews it by itself; if not, check its clock and its log")
+}
+
 // retire takes a link out of use; calls in flight on it go on.
 func (p *peer) retire(l *link) {
 	if p.cur == l {

@@ -40,6 +40,7 @@ type Method struct {
 	Query    string // the query parameter that carries the argument when Path has no variable
 	Tier     Tier
 	Stale    bool          // served although the map is stale
+	Ended    bool          // served to, and asked of, members whose certificates have ended: it is how they get others
 	Mutating bool          // changes the node: stamped, and made through Effect
 	Delivers bool          // may change the map, and so revoke its own connection: see Revoke
 	MaxBody  int64         // bytes of the request's body
@@ -69,8 +70,8 @@ var (
 	MethodHealth     = Method{Name: "health", Verb: http.MethodGet, Path: "/v1/health", Stale: true, Timeout: quickCall}
 	MethodMapPut     = Method{Name: "map-put", Verb: http.MethodPut, Path: "/v1/map", Stale: true, Delivers: true, MaxBody: deliveryBody, Timeout: slowCall}
 	MethodBeaconPut  = Method{Name: "beacon-put", Verb: http.MethodPut, Path: "/v1/beacon", Stale: true, Delivers: true, MaxBody: beaconBody, Timeout: quickCall}
-	MethodMapGet     = Method{Name: "map-get", Verb: http.MethodGet, Path: "/v1/map", Query: "from", Tier: TierMember, Stale: true, MaxReply: deliveryBody, Timeout: slowCall}
-	MethodRosterGet  = Method{Name: "roster-get", Verb: http.MethodGet, Path: "/v1/roster/{hash}", Tier: TierMember, Stale: true, MaxReply: 2 * candmap.MaxBucket, Timeout: slowCall}
+	MethodMapGet     = Method{Name: "map-get", Verb: http.MethodGet, Path: "/v1/map", Query: "from", Tier: TierMember, Stale: true, Ended: true, MaxReply: deliveryBody, Timeout: slowCall}
+	MethodRosterGet  = Method{Name: "roster-get", Verb: http.MethodGet, Path: "/v1/roster/{hash}", Tier: TierMember, Stale: true, Ended: true, MaxReply: 2 * candmap.MaxBucket, Timeout: slowCall}
 	MethodState      = Method{Name: "state", Verb: http.MethodGet, Path: "/v1/state", Tier: TierCandidate, MaxReply: 4 << 20, Timeout: slowCall}
 	MethodFacts      = Method{Name: "facts", Verb: http.MethodPost, Path: "/v1/facts", Tier: TierMaster, MaxBody: 1 << 20, MaxReply: 4 << 20, Timeout: slowCall}
 	MethodKeyCreate  = Method{Name: "key-create", Verb: http.MethodPost, Path: "/v1/key/create", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
@@ -90,7 +91,7 @@ var (
 // The methods of masterd.
 var (
 	MethodAdmit       = Method{Name: "admit", Verb: http.MethodPost, Path: "/v1/admit", MaxBody: smallBody, MaxReply: 128 << 20, Timeout: slowCall}
-	MethodCertificate = Method{Name: "certificate", Verb: http.MethodPost, Path: "/v1/certificate", Tier: TierMember, MaxBody: smallBody, Timeout: slowCall}
+	MethodCertificate = Method{Name: "certificate", Verb: http.MethodPost, Path: "/v1/certificate", Tier: TierMember, Ended: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodSign        = Method{Name: "sign", Verb: http.MethodPost, Path: "/v1/sign", Tier: TierCandidate, Stale: true, MaxBody: smallBody, Timeout: quickCall}
 	MethodRaft        = Method{Name: "raft", Verb: http.MethodPost, Path: "/v1/raft/{message}", Tier: TierCandidate, Stale: true, MaxBody: raftBody, MaxReply: 1 << 20, Timeout: raftCall}
 	MethodHostKeys    = Method{Name: "host-keys", Verb: http.MethodPost, Path: "/v1/hostkeys", Tier: TierMember, MaxBody: smallBody, Timeout: slowCall}

@@ -148,7 +148,7 @@ func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Requ
 // handshake knew only whether the certificate held then.
 func (s *Server) classify(view *candmap.View, c *conn) Grant {
 	g := s.grant(view, &c.peer)
-	g.until(c.peer.Identity.NotAfter, s.cfg.Now())
+	g.until(&c.peer.Identity, s.cfg.Now())
 	return g
 }
 

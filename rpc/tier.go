@@ -25,13 +25,25 @@ type Grant struct {
 	Digest cluster.Digest // of its certificate
 	Lack   cluster.Code   // why the tier is not higher; "" for the master
 
-	expired bool // the certificate held when the connection was made
+	// Ended says that the certificate has, not long ago, and that nothing is left
+	// but to get others with it. Only a member has that.
+	Ended bool
+
+	gone *cluster.Error // why nothing is left of the grant; nil: it has not ended
 }
 
-// until takes from a grant what it has by a certificate that has ended.
-func (g *Grant) until(end, now time.Time) {
-	if g.Tier > TierOpen && now.After(end) {
-		*g = Grant{Lack: cluster.CodeNoCertificate, expired: true}
+// until takes from a grant what it has by a certificate that has ended. The pin
+// in the roster is what makes a member, and it is still there: so a member may
+// get what it needs to become one again. A candidate may nothing more.
+func (g *Grant) until(id *pki.Identity, now time.Time) {
+	switch {
+	case g.Tier == TierOpen || !id.Ended(now):
+	case g.Tier > TierMember:
+		*g = Grant{Lack: cluster.CodeNoCertificate, gone: errExpired}
+	case id.Lapsed(now):
+		*g = Grant{Lack: cluster.CodeNoCertificate, gone: errLapsed}
+	default:
+		g.Ended = true
 	}
 }
 
@@ -96,6 +108,9 @@ func (g *Grant) Allow(m *Method, view *candmap.View, fresh bool) *cluster.Error 
 	if g.Tier < m.Tier {
 		return g.refuse(m)
 	}
+	if g.Ended && m.Tier > TierOpen && !m.Ended {
+		return errExpired
+	}
 	if m.Tier == TierOpen || m.Stale {
 		return nil
 	}
@@ -109,7 +124,9 @@ func (g *Grant) Allow(m *Method, view *candmap.View, fresh bool) *cluster.Error 
 // refuse explains what the grant lacks for the method.
 func (g *Grant) refuse(m *Method) *cluster.Error {
 	switch {
-	case g.expired:
+	case g.gone != nil:
+		return g.gone
+	case g.Ended:
 		return errExpired
 	case g.Lack == cluster.CodeNotInRoster && m.Tier >= TierCandidate:
 		// Whoever asks for what a candidate may do is told about the map.
@@ -121,8 +138,15 @@ func (g *Grant) refuse(m *Method) *cluster.Error {
 	return lacks[g.Lack]
 }
 
-var errExpired = cluster.Errorf(cluster.CodeNoCertificate, "the caller's certificate has expired since it connected").
-	WithHint("the node renews it by itself; if not, check its clock and its log")
+var (
+	errExpired = cluster.Errorf(cluster.CodeNoCertificate, "the caller's certificate has expired").
+			WithHint("the node renews it by itself; if not, check its clock and its log")
+	errLapsed = cluster.Errorf(cluster.CodeNoCertificate, "the caller's certificate has expired more than %d days ago, and is good for nothing", pki.Grace/(24*time.Hour)).
+			WithHint(Readd)
+)
+
+// Readd is what is left to do for a node that was away for too long.
+const Readd = "the node was away for too long and is to be admitted again: gnt-node add --readd NAME on the master, noded leave --yes and noded join on the node"
 
 // lacks are the texts of the refusals; they are never changed, only copied.
 var lacks = map[cluster.Code]*cluster.Error{

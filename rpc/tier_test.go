@@ -140,7 +140,7 @@ func TestAcceptingDoesNotAllocate(t *testing.T) {
 		m := &Method{Tier: TierMember}
 		if n := testing.AllocsPerRun(100, func() {
 			g := Classify(view, p)
-			g.until(p.Identity.NotAfter, p.Identity.NotBefore)
+			g.until(&p.Identity, p.Identity.NotBefore)
 			if e := g.Allow(m, view, true); e != nil {
 				t.Fatal(e)
 			}
@@ -156,6 +156,9 @@ func TestExpiryIsJudgedPerCall(t *testing.T) {
 	for kind, m := range map[pki.Kind]Method{pki.KindIdentity: MethodMapGet, pki.KindCandidate: MethodKeyCreate} {
 		w := newWorld(t)
 		end := w.peer(kind, 1).Identity.NotAfter
+		if kind == pki.KindIdentity {
+			end = end.Add(pki.Grace)
+		}
 		srv := w.serve(4, nil)
 		var dials atomic.Int64
 		c := w.client(kind, 1, srv, counted(&dials))

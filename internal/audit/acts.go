@@ -49,6 +49,7 @@ const (
 	RAPICalled       Act = "rapi_called"
 	SignRefused      Act = "sign_refused"
 	HostKeysRefused  Act = "host_keys_refused"
+	ExpiredRenewed   Act = "expired_renewed" // a node that was away asks for certificates
 	Evict            Act = "evict"
 	Recover          Act = "recover"
 	Failover         Act = "failover"

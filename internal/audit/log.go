@@ -28,7 +28,7 @@ const (
 	peerBurst = 500
 )
 
-var byPeers = map[Act]bool{RPCRefused: true, AdmissionRefused: true, SignRefused: true, HostKeysRefused: true}
+var byPeers = map[Act]bool{RPCRefused: true, AdmissionRefused: true, SignRefused: true, HostKeysRefused: true, ExpiredRenewed: true}
 
 // Config says where a log is and what every line of it says.
 type Config struct {

@@ -18,6 +18,11 @@ func (s *Server) Certificate(ctx context.Context, call Call, req rpc.Certificate
 	if err := s.master.Ready(); err != nil {
 		return rpc.CertificateReply{}, err
 	}
+	if call.Ended {
+		if err := s.mayReturn(call, req); err != nil {
+			return rpc.CertificateReply{}, err
+		}
+	}
 	if err := s.firstContact(ctx, call); err != nil {
 		return rpc.CertificateReply{}, err
 	}
@@ -34,6 +39,22 @@ func (s *Server) Certificate(ctx context.Context, call Call, req rpc.Certificate
 	der, err := s.renew(ctx, call, req)
 	reply.Certificate = der
 	return reply, err
+}
+
+// mayReturn refuses a caller whose certificate has ended what is not for a node
+// that was away: one that is offline is missed by nobody, and comes back by the
+// administrator's word.
+func (s *Server) mayReturn(call Call, req rpc.CertificateRequest) error {
+	switch n := s.master.State().Node(call.Node); {
+	case n == nil:
+		return cluster.Errorf(cluster.CodeNotInRoster, "node %s is not in the cluster", call.Node)
+	case req.Kind == "" || !n.Joined:
+		return cluster.Errorf(cluster.CodeNoCertificate, "the identity certificate of node %s has expired: it is good for its renewal alone", n.Name)
+	case n.Flags.Offline:
+		return cluster.Errorf(cluster.CodeConflict, "node %s is offline, and its certificates have expired", n.Name).
+			WithHint("set it online, and it renews them by itself: gnt-node modify --offline=no %s", n.Name)
+	}
+	return nil
 }
 
 // firstContact spends the admission record: the string has done its work.
@@ -73,7 +94,7 @@ func (s *Server) renew(ctx context.Context, call Call, req rpc.CertificateReques
 	if err != nil {
 		return nil, err
 	}
-	if pins[len(pins)-1] == csr.Pin && len(current) > 0 {
+	if pins[len(pins)-1] == csr.Pin && s.holds(current) {
 		return current, nil // the reply was lost
 	}
 	if err := s.mayRenew(call, n, kind, pins, current); err != nil {
@@ -94,9 +115,22 @@ func (s *Server) renew(ctx context.Context, call Call, req rpc.CertificateReques
 		used = call.Pin
 	}
 	next := []cluster.Digest{used, csr.Pin}
+	if slices.Contains(pins, csr.Pin) {
+		next = pins // a reply was lost so long ago that its certificate is due itself
+	}
 	change := state.NodeCerts{Node: n.UUID, Kind: req.Kind, Cert: der, Pins: next}
 	_, err = s.master.Change(ctx, state.KindNodeCerts, change, "node "+string(n.Name), call.Request)
 	return der, err
+}
+
+// holds reports whether a certificate need not be issued again.
+func (s *Server) holds(der []byte) bool {
+	cert, err := pki.ParseCertDER(der)
+	if err != nil {
+		return false
+	}
+	id, err := pki.Identify(cert)
+	return err == nil && s.now().Before(id.RenewAt())
 }
 
 // renewPause is the least time between two renewals of a kind by one node:

@@ -58,6 +58,7 @@ type Call struct {
 	Exporter [pki.ExporterSize]byte
 	Node     cluster.NodeID // the authenticated caller; zero for a stranger
 	Pin      cluster.Digest // of the caller's identity key
+	Ended    bool           // the caller's certificate has ended: it gets others, and nothing else
 }
 
 // issuer opens the cluster's CA.
