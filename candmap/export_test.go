@@ -5,3 +5,9 @@ var PAE = pae
 
 // MaxAnswer bounds an answer of Since.
 const MaxAnswer = maxAnswer
+
+// AssembleAfter assembles a roster with what is known of the one before.
+var AssembleAfter = assembleRoster
+
+// EncodeIndex makes the document of an index.
+var EncodeIndex = (*RosterIndex).encode

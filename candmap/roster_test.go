@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"rolekey/candmap"
@@ -57,6 +58,93 @@ func TestOneNodeMovesOneBucket(t *testing.T) {
 	}
 	if fresh != 2 {
 		t.Errorf("%d documents changed, want the index and one bucket", fresh)
+	}
+}
+
+// TestRosterFollows: a roster that is assembled with the help of the one before is
+// the same as without; of the documents that both have none is asked for, and a
+// bucket in another's place is refused.
+func TestRosterFollows(t *testing.T) {
+	assembled := func(before, r *candmap.Roster) (*candmap.Roster, map[cluster.Digest]bool) {
+		t.Helper()
+		asked := map[cluster.Digest]bool{}
+		got, err := candmap.AssembleAfter(before, r.Hash(), func(d cluster.Digest) []byte {
+			asked[d] = true
+			return r.Docs()[d]
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got, asked
+	}
+	before, asked := assembled(nil, ct.Roster(ints(300)...))
+	if len(asked) != len(before.Docs()) {
+		t.Errorf("%d of %d documents were read", len(asked), len(before.Docs()))
+	}
+	for round := range 20 {
+		nodes := slices.Clone(before.Nodes())
+		nodes[13*round].Flags.Drained = true
+		nodes = slices.Delete(nodes, 7*round+1, 7*round+2)
+		want, err := candmap.NewRoster(nodes, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, asked := assembled(before, want)
+		if len(asked) > 3 { // the index and two buckets
+			t.Errorf("%d documents were read", len(asked))
+		}
+		if !reflect.DeepEqual(got.Nodes(), want.Nodes()) || got.Hash() != want.Hash() || !maps.EqualFunc(got.Docs(), want.Docs(), bytes.Equal) {
+			t.Fatal("assembled another roster")
+		}
+		before = got
+	}
+	docs := before.Docs()
+	for _, bad := range []func(ri *candmap.RosterIndex){
+		func(ri *candmap.RosterIndex) { ri.Buckets[0], ri.Buckets[1] = ri.Buckets[1], ri.Buckets[0] },
+		func(ri *candmap.RosterIndex) { ri.Buckets[0] = ri.Buckets[1] },
+		func(ri *candmap.RosterIndex) { ri.Count++ },
+	} {
+		ri, err := candmap.ParseRosterIndex(before.Index(), before.Hash())
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad(ri)
+		index, err := candmap.EncodeIndex(ri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := maps.Clone(docs)
+		all[cluster.DigestOf(index)] = index
+		if _, err := candmap.AssembleAfter(before, cluster.DigestOf(index), func(d cluster.Digest) []byte { return all[d] }); err == nil {
+			t.Error("a roster with its buckets in the wrong places is taken")
+		}
+	}
+}
+
+// BenchmarkRosterFollows is what each of 1000 nodes does when one of them changes.
+func BenchmarkRosterFollows(b *testing.B) {
+	first := ct.Roster(ints(1000)...)
+	nodes := slices.Clone(first.Nodes())
+	nodes[17].Flags.Drained = true
+	next, err := candmap.NewRoster(nodes, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	find := func(r *candmap.Roster) func(cluster.Digest) []byte {
+		return func(d cluster.Digest) []byte { return r.Docs()[d] }
+	}
+	before, err := candmap.AssembleRoster(first.Hash(), find(first))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for what, known := range map[string]*candmap.Roster{"alone": nil, "after another": before} {
+		b.Run(what, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := candmap.AssembleAfter(known, next.Hash(), find(next)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

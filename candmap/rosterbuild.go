@@ -45,6 +45,12 @@ func NewRoster(nodes []RosterNode, settings *Settings) (*Roster, error) {
 // AssembleRoster reads a roster from its documents; doc returns nil for one
 // that is not there. All hashes are checked here.
 func AssembleRoster(want cluster.Digest, doc func(cluster.Digest) []byte) (*Roster, error) {
+	return assembleRoster(nil, want, doc)
+}
+
+// assembleRoster takes from a roster that was assembled before, which may be nil,
+// the buckets that both have: after a change of one node that is all but one.
+func assembleRoster(before *Roster, want cluster.Digest, doc func(cluster.Digest) []byte) (*Roster, error) {
 	index := doc(want)
 	if index == nil {
 		return nil, cluster.Errorf(cluster.CodeNotFound, "assemble roster: index %s is missing", want.Short())
@@ -54,16 +60,13 @@ func AssembleRoster(want cluster.Digest, doc func(cluster.Digest) []byte) (*Rost
 		return nil, err
 	}
 	docs := map[cluster.Digest][]byte{want: index}
+	parts := map[cluster.Digest][]RosterNode{}
 	var nodes []RosterNode
 	for i, d := range ri.Buckets {
 		if d.IsZero() {
 			continue
 		}
-		b := doc(d)
-		if b == nil {
-			return nil, cluster.Errorf(cluster.CodeNotFound, "assemble roster: bucket %s is missing", d.Short())
-		}
-		part, err := parseBucket(b, d)
+		part, b, err := before.bucket(d, doc)
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +74,7 @@ func AssembleRoster(want cluster.Digest, doc func(cluster.Digest) []byte) (*Rost
 			return nil, wrapCode("assemble roster", err)
 		}
 		nodes = append(nodes, part...)
-		docs[d] = b
+		docs[d], parts[d] = b, part
 	}
 	if len(nodes) != ri.Count {
 		return nil, bad("assemble roster: %d nodes, the index says %d", len(nodes), ri.Count)
@@ -80,7 +83,22 @@ func AssembleRoster(want cluster.Digest, doc func(cluster.Digest) []byte) (*Rost
 	if err := validRoster(nodes, ri.Settings); err != nil {
 		return nil, wrapCode("assemble roster", err)
 	}
-	return newRoster(nodes, ri, index, docs), nil
+	r := newRoster(nodes, ri, index, docs)
+	r.parts = parts
+	return r, nil
+}
+
+// bucket returns the nodes of a bucket and its document.
+func (r *Roster) bucket(d cluster.Digest, doc func(cluster.Digest) []byte) ([]RosterNode, []byte, error) {
+	if r != nil && r.parts[d] != nil {
+		return r.parts[d], r.docs[d], nil
+	}
+	b := doc(d)
+	if b == nil {
+		return nil, nil, cluster.Errorf(cluster.CodeNotFound, "assemble roster: bucket %s is missing", d.Short())
+	}
+	part, err := parseBucket(b, d)
+	return part, b, err
 }
 
 // inBucket checks that a bucket is not empty, sorted, and holds what belongs

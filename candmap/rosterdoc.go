@@ -30,6 +30,7 @@ type Roster struct {
 	index      []byte
 	settings   *Settings
 	docs       map[cluster.Digest][]byte
+	parts      map[cluster.Digest][]RosterNode // the buckets, if it was assembled
 	byName     map[cluster.Name]*RosterNode
 	byIdentity map[cluster.Digest]*RosterNode
 	byServer   map[cluster.Digest]*RosterNode

@@ -32,7 +32,7 @@ func (k *Keeper) assemble(next *View, docs [][]byte) (missing []cluster.Digest) 
 		return next.Roster.Docs()[d]
 	}
 	want := next.Map.Roster
-	r, err := AssembleRoster(want, find)
+	r, err := assembleRoster(next.Roster, want, find)
 	if err == nil {
 		next.Roster = r
 		k.staged = nil
