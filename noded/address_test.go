@@ -74,8 +74,7 @@ func TestClusterAddressFollowsTheMap(t *testing.T) {
 	if s := state(); s != nil || k.holds() {
 		t.Errorf("a cluster without address: %+v", s)
 	}
-	w.settings = &candmap.Settings{Name: "dev.example", Address: &address}
-	w.next(func(*candmap.Map) {})
+	w.settle(candmap.Settings{Name: "dev.example", Address: &address}, func(*candmap.Map) {})
 	w.mustPush(id)
 	h.poll("the master holds the address", func() bool { return h.member().address.Status().Held })
 	if s := state(); s == nil || !s.Held || s.Address != "192.0.2.9/24" || s.Netdev != "eth0" || s.Problem != "" || !k.holds() {
@@ -116,8 +115,8 @@ func TestStaleMasterHoldsNoClusterAddress(t *testing.T) {
 	h.cfg.Kernel = k
 	w := foundedOn(t, h)
 	id := h.member().id.Node
-	w.settings = &candmap.Settings{Name: "dev.example", Address: &cluster.MasterAddress{Address: netip.MustParsePrefix("2001:db8::9/64"), Netdev: "eth0"}}
-	w.next(func(m *candmap.Map) { m.LeaseSeconds, m.Policy = 2, cluster.PolicyBestEffort })
+	address := &cluster.MasterAddress{Address: netip.MustParsePrefix("2001:db8::9/64"), Netdev: "eth0"}
+	w.settle(candmap.Settings{Name: "dev.example", Address: address}, func(m *candmap.Map) { m.LeaseSeconds, m.Policy = 2, cluster.PolicyBestEffort })
 	w.mustPush(id)
 	h.poll("it holds the address", k.holds)
 	h.poll("it is stale, and gives it up", func() bool { return !k.holds() })

@@ -170,14 +170,11 @@ func TestRootsFollowTheRoster(t *testing.T) {
 		t.Fatal(err)
 	}
 	set := func(cas ...*pki.CA) rpc.MapAck {
-		s := &candmap.Settings{Name: "cluster.example"}
+		s := candmap.Settings{Name: "cluster.example"}
 		for _, ca := range cas {
 			s.CA = append(s.CA, ca.Cert.Raw)
 		}
-		w.mu.Lock()
-		w.settings = s
-		w.mu.Unlock()
-		w.next(func(*candmap.Map) {})
+		w.settle(s, func(*candmap.Map) {})
 		return w.mustPush(id)
 	}
 	trusts := func(what string, cas ...*pki.CA) {

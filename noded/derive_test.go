@@ -34,8 +34,7 @@ func TestSSConfFollows(t *testing.T) {
 		t.Error("a roster of format 1 names no cluster")
 	}
 	w.promote(h, false)
-	w.settings = &candmap.Settings{Name: "dev.example"}
-	w.next(func(m *candmap.Map) { m.Master = id })
+	w.settle(candmap.Settings{Name: "dev.example"}, func(m *candmap.Map) { m.Master = id })
 	w.mustPush(id)
 	both := []string{string(first.name), string(h.name)}
 	slices.Sort(both)

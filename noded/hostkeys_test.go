@@ -51,10 +51,7 @@ func (w *world) entry(id cluster.NodeID) *candmap.RosterNode {
 
 // levelThree raises the cluster to the level at which statements are taken.
 func (w *world) levelThree() {
-	w.mu.Lock()
-	w.settings = &candmap.Settings{Name: "dev.example", SSH: new(cluster.DefaultSSHSettings)}
-	w.mu.Unlock()
-	w.next(func(*candmap.Map) {})
+	w.settle(candmap.Settings{Name: "dev.example", SSH: new(cluster.DefaultSSHSettings)}, func(*candmap.Map) {})
 }
 
 func (w *world) wantTold(what string) pki.Hosts {

@@ -22,8 +22,7 @@ import (
 func (w *world) authorizeBy(way cluster.SSHAuthorize) {
 	ssh := cluster.DefaultSSHSettings
 	ssh.Authorize = way
-	w.settings = &candmap.Settings{Name: "dev.example", SSH: &ssh}
-	w.next(func(*candmap.Map) {})
+	w.settle(candmap.Settings{Name: "dev.example", SSH: &ssh}, func(*candmap.Map) {})
 }
 
 // foundedWithSSHD is a cluster of one node with a sshd.

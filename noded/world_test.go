@@ -153,6 +153,15 @@ func (w *world) next(change func(m *candmap.Map)) candmap.Envelope {
 	return w.nextLocked(change)
 }
 
+// settle publishes other settings; the master may be asked meanwhile.
+func (w *world) settle(s candmap.Settings, change func(m *candmap.Map)) {
+	w.t.Helper()
+	w.next(func(m *candmap.Map) {
+		w.settings = &s
+		change(m)
+	})
+}
+
 func (w *world) nextLocked(change func(m *candmap.Map)) candmap.Envelope {
 	w.t.Helper()
 	m, err := candmap.DecodeMap(w.cur.Envelope.Payload)
@@ -249,10 +258,10 @@ func (w *world) promote(h *host, voter bool) {
 	if keys.Installed != cluster.DigestOf(req.Certificate) {
 		w.t.Fatal("the certificate is not installed")
 	}
-	if voter {
-		w.signers[id] = h.masterd
-	}
 	w.next(func(m *candmap.Map) {
+		if voter {
+			w.signers[id] = h.masterd
+		}
 		c := w.candidate(*node, h.masterd, keys.SSH)
 		c.Voter = voter
 		m.Candidates = append(m.Candidates, c)
