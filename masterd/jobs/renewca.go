@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -158,7 +159,7 @@ func needsFormer(s *state.State, n *state.Node, now time.Time) bool {
 }
 
 // OpClusterRenewDue is the master's own: it renews certificates that are due, and
-// those of nodes that a renewal has not reached.
+// those of nodes that a renewal has not reached, and their signing keys.
 const OpClusterRenewDue = "OP_CLUSTER_RENEW_DUE"
 
 func clusterRenewDue(ctx context.Context, r *run, _ json.RawMessage) (json.RawMessage, error) {
@@ -184,7 +185,7 @@ func (r *run) renewDue(ctx context.Context) error {
 	if err := g.all(ctx); err != nil {
 		return err
 	}
-	return r.retireCA(ctx)
+	return errors.Join(r.renewMissedSigning(ctx), r.retireCA(ctx))
 }
 
 // CertsDue reports whether that would do something: reachable tells which nodes
@@ -195,7 +196,7 @@ func CertsDue(s *state.State, now time.Time, reachable func(cluster.NodeID) bool
 	}
 	needed := false
 	for _, n := range s.Nodes {
-		if !n.Flags.Offline && reachable(n.UUID) && (len(pending(n)) > 0 || !n.RenewBefore.IsZero() || deep && len(kindsDue(s, n, n.RenewBefore, now)) > 0) {
+		if !n.Flags.Offline && reachable(n.UUID) && (len(pending(n)) > 0 || !n.RenewBefore.IsZero() || n.Keys != nil && n.Keys.RenewSigning || deep && len(kindsDue(s, n, n.RenewBefore, now)) > 0) {
 			return true
 		}
 		needed = needed || deep && len(s.CA.Old) > 0 && needsFormer(s, n, now)

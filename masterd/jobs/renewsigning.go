@@ -21,7 +21,28 @@ import (
 // old and of the new keys signs: each voter with both of its own. Whatever
 // majority is there can do that, also one whose other members kept their key.
 // When that map is published the old keys are destroyed.
+// A candidate that does not answer is marked, and gets its new key when it does.
 func (r *run) renewSigning(ctx context.Context, left *resume) error {
+	return r.replaceSigning(ctx, left, false)
+}
+
+// renewMissedSigning replaces the signing keys of marked candidates.
+func (r *run) renewMissedSigning(ctx context.Context) error {
+	left := &resume{Renew: &renewal{}}
+	for _, n := range r.c.State().Candidates() {
+		if n.Keys.RenewSigning {
+			left.Renew.Signing = append(left.Renew.Signing, cluster.DigestOf(n.Keys.Signing))
+		}
+	}
+	if len(left.Renew.Signing) == 0 {
+		return nil
+	}
+	return r.replaceSigning(ctx, left, true)
+}
+
+// replaceSigning replaces the keys that are noted; marked says that those who
+// have them are marked already.
+func (r *run) replaceSigning(ctx context.Context, left *resume, marked bool) error {
 	if len(r.unsigned(left)) > 0 {
 		if r.canceling() {
 			return errCanceled // a next key that no map lists is none
@@ -30,15 +51,15 @@ func (r *run) renewSigning(ctx context.Context, left *resume) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		r.toldOf("signing keys: prepare", len(fresh)+len(missed), missed)
+		r.toldOf("signing keys: prepare", len(fresh)+len(missed), r.named(missed))
 		if r.canceling() {
 			return errCanceled
 		}
-		if err := r.listSigning(ctx, fresh); err != nil {
+		if err := r.listSigning(ctx, fresh, missed, marked); err != nil {
 			return err
 		}
-		for _, m := range missed {
-			r.say(fmt.Sprintf(" - WARNING: Node %s; it keeps its old signing key until gnt-cluster renew-crypto --new-signing-keys --node is run for it", m))
+		for _, m := range r.named(missed) {
+			r.say(fmt.Sprintf(" - WARNING: Node %s; it keeps its old signing key until it answers and the master has replaced it", m))
 		}
 	}
 	return r.retireSigning(ctx, left)
@@ -55,12 +76,11 @@ func (r *run) unsigned(left *resume) (nodes []*state.Node) {
 }
 
 // prepareSigning has candidates make their next key, and says which did not.
-func (r *run) prepareSigning(ctx context.Context, left *resume) (map[cluster.NodeID]candmap.SigningKey, []string) {
+func (r *run) prepareSigning(ctx context.Context, left *resume) (fresh map[cluster.NodeID]candmap.SigningKey, missed map[cluster.NodeID]error) {
 	ctx, cancel := context.WithTimeout(ctx, prepareLimit)
 	defer cancel()
 	s := r.c.State()
-	fresh := map[cluster.NodeID]candmap.SigningKey{}
-	var missed []string
+	fresh, missed = map[cluster.NodeID]candmap.SigningKey{}, map[cluster.NodeID]error{}
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	for _, n := range r.unsigned(left) {
@@ -72,7 +92,7 @@ func (r *run) prepareSigning(ctx context.Context, left *resume) (map[cluster.Nod
 				err = errors.New("it answers with a key that the map lists already")
 			}
 			if err != nil {
-				missed = append(missed, fmt.Sprintf("%s: %v", n.Name, err))
+				missed[n.UUID] = err
 				return
 			}
 			fresh[n.UUID] = key
@@ -92,8 +112,17 @@ func (r *run) nextSigning(ctx context.Context, s *state.State, n *state.Node) (c
 	return keys.Signing, pki.CheckPossession(keys.Signing.Public(), s.Cluster.UUID, n.UUID, n.Incarnation, keys.Possession)
 }
 
-// listSigning lists the next keys, in one map.
-func (r *run) listSigning(ctx context.Context, fresh map[cluster.NodeID]candmap.SigningKey) error {
+// named says what went wrong with nodes.
+func (r *run) named(missed map[cluster.NodeID]error) (list []string) {
+	for id, err := range missed {
+		list = append(list, fmt.Sprintf("%s: %v", r.name(id), err))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// listSigning lists the next keys, in one map, and marks those who have none.
+func (r *run) listSigning(ctx context.Context, fresh map[cluster.NodeID]candmap.SigningKey, missed map[cluster.NodeID]error, marked bool) error {
 	s := r.c.State()
 	var body state.NodesCerts
 	voters, ready := 0, 0
@@ -103,6 +132,9 @@ func (r *run) listSigning(ctx context.Context, fresh map[cluster.NodeID]candmap.
 			voters++
 		}
 		if !ok {
+			if missed[n.UUID] != nil && !marked {
+				body.Stale = append(body.Stale, state.StaleNode{Node: n.UUID, Signing: true})
+			}
 			continue
 		}
 		if n.Voter {
@@ -111,9 +143,11 @@ func (r *run) listSigning(ctx context.Context, fresh map[cluster.NodeID]candmap.
 		body.Certs = append(body.Certs, state.NodeCerts{Node: n.UUID, Kind: state.CertSigning, Signing: key})
 	}
 	switch {
+	case len(body.Certs) == 0 && marked:
+		return nil
 	case len(body.Certs) == 0:
 		return errors.New("no master candidate has made a new one")
-	case ready > 0 && ready <= voters/2 && len(fresh) > 1: // of a renewal for all
+	case !marked && ready > 0 && ready <= voters/2 && len(fresh) > 1: // of a renewal for all
 		return fmt.Errorf("only %d of %d voters have made a new one; a majority must", ready, voters)
 	}
 	u := r.update

@@ -149,7 +149,7 @@ func (c *NodeCerts) renewKeys(n *Node) error {
 		}
 		keys.SSH = c.SSH
 	case CertSigning:
-		keys.Signing = c.Signing
+		keys.Signing, keys.RenewSigning = c.Signing, false
 	default:
 		return badFormat("certificate kind %.40q", c.Kind)
 	}

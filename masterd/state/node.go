@@ -54,6 +54,9 @@ type CandidateKeys struct {
 	Client  []cluster.Digest   `json:"client"` // 1..2 SHA-256 of the DER client certificate
 	Signing candmap.SigningKey `json:"signing"`
 	SSH     []cluster.SSHKey   `json:"ssh"` // 0..2
+	// RenewSigning is set while a renewal has not reached the node: its signing
+	// key is to be replaced.
+	RenewSigning bool `json:"renew_signing,omitempty"`
 }
 
 // listed reports whether the map lists the node.

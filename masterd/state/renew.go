@@ -99,19 +99,37 @@ func (c *CA) check() error {
 	return nil
 }
 
-// NodesCerts is a phase of a renewal for many nodes, in one map. Stale sets the
-// time before which certificates of these nodes were issued that are still to be
-// renewed; zero: nothing is left to do for them.
+// NodesCerts is a phase of a renewal for many nodes, in one map. Stale marks
+// nodes, after that.
 type NodesCerts struct {
 	Certs []NodeCerts `json:"certs,omitempty"` // without jobs of their own
 	Stale []StaleNode `json:"stale,omitempty"`
 	Job   *JobUpdate  `json:"job,omitempty"`
 }
 
-// StaleNode is a node that a renewal has not reached.
+// StaleNode is a node that a renewal has not reached: its signing key is to be
+// replaced, or else its certificates of before a time; zero: nothing is left to
+// do for them.
 type StaleNode struct {
-	Node  cluster.NodeID `json:"node"`
-	Since time.Time      `json:"since,omitzero"`
+	Node    cluster.NodeID `json:"node"`
+	Since   time.Time      `json:"since,omitzero"`
+	Signing bool           `json:"signing,omitempty"`
+}
+
+func (s *StaleNode) mark(n *Node) error {
+	switch {
+	case !s.Signing:
+		n.RenewBefore = s.Since
+	case !s.Since.IsZero():
+		return badFormat("certificates: node %s: a signing key has no date", n.Name)
+	case n.Keys == nil:
+		return conflict("node %s is not a master candidate, so it has no signing key", n.Name)
+	default:
+		keys := *n.Keys
+		keys.RenewSigning = true
+		n.Keys = &keys
+	}
+	return nil
 }
 
 func (c *NodesCerts) apply(d *draft) error {
@@ -134,7 +152,9 @@ func (c *NodesCerts) apply(d *draft) error {
 		if !s.Since.IsZero() && !validTime(s.Since) {
 			return badFormat("certificates: %s is no time", s.Since)
 		}
-		n.RenewBefore = s.Since
+		if err := s.mark(n); err != nil {
+			return err
+		}
 	}
 	d.mapped = true
 	return d.linkJob(c.Job)

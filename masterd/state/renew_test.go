@@ -114,3 +114,26 @@ func TestNodesCerts(t *testing.T) {
 		}
 	}
 }
+
+// A candidate whose signing key a renewal missed is marked until it has another.
+func TestSigningMark(t *testing.T) {
+	l := statetest.New(t)
+	l.Do(state.KindFeatureLevel, state.FeatureLevel{Level: state.LevelRenew})
+	normal, id := l.Add(2), l.S.Candidates()[0].UUID
+	mark := state.NodesCerts{Stale: []state.StaleNode{{Node: id, Signing: true}}}
+	l.Do(state.KindNodesCerts, mark)
+	if s := reread(t, l.S); !s.Node(id).Keys.RenewSigning || !s.Node(id).RenewBefore.IsZero() {
+		t.Error("the mark is lost, or is one of certificates")
+	}
+	for what, stale := range map[string]state.StaleNode{
+		"of a normal node": {Node: normal, Signing: true}, "with a date": {Node: id, Signing: true, Since: l.Now},
+	} {
+		if _, err := state.Propose(l.S, state.KindNodesCerts, state.NodesCerts{Stale: []state.StaleNode{stale}}, state.Meta{Time: l.Now}); err == nil {
+			t.Errorf("a mark %s is accepted", what)
+		}
+	}
+	l.Do(state.KindNodesCerts, state.NodesCerts{Certs: []state.NodeCerts{{Node: id, Kind: state.CertSigning, Signing: statetest.Keys(1, 7).Signing}}})
+	if l.S.Node(id).Keys.RenewSigning {
+		t.Error("a node with a new key is still marked")
+	}
+}

@@ -29,6 +29,10 @@ func (c *check) issued() {
 			c.ending(CodeClientCert, "node", string(n.Name), "its candidate certificate", cert.NotAfter)
 		}
 		c.stale(n)
+		if n.Keys != nil && n.Keys.RenewSigning {
+			c.line("WARNING", CodeNodeMap, "node", string(n.Name), "a renewal of signing keys has not reached it: its old key still signs maps").
+				cure(RepairNone, "start it, and the master replaces its key within seconds; a node that does not come back: gnt-node remove %s", n.Name)
+		}
 	}
 	if block, _ := pem.Decode(c.s.RAPI.Cert); block != nil {
 		c.remoteAPI(block.Bytes)

@@ -46,6 +46,11 @@ func TestRenewalIsWatched(t *testing.T) {
 		"a node that was away": {func(f *field) {
 			f.node(4).RenewBefore = f.lab.Now.Add(-time.Hour)
 		}, "WARNING:ECLUSTERCERT:node:node4.lab.test:the renewal of"},
+		"a candidate with its old signing key": {func(f *field) {
+			keys := *f.node(2).Keys
+			keys.RenewSigning = true
+			f.node(2).Keys = &keys
+		}, "WARNING:ENODEMAP:node:node2.lab.test:a renewal of signing keys has not reached it"},
 		"the remote API's": {func(f *field) {
 			f.lab.S.RAPI = state.RAPI{
 				Cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ends(t, f.lab.Now.Add(time.Hour))}), Key: cluster.NewSecret([]byte("k")),

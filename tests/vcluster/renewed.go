@@ -124,3 +124,26 @@ func noNext(dir string) error {
 	}
 	return err
 }
+
+// sshKeys lists the SSH keys of the map.
+func (c *Cluster) sshKeys() (keys []cluster.Digest) {
+	c.t.Helper()
+	st, err := c.State()
+	c.must(err)
+	for _, n := range st.Candidates() {
+		for _, k := range n.Keys.SSH {
+			keys = append(keys, cluster.DigestOf(k.Blob))
+		}
+	}
+	return keys
+}
+
+// none returns nil if nothing of what was listed before is listed now.
+func (c *Cluster) none(before []cluster.Digest, now func() []cluster.Digest) error {
+	c.t.Helper()
+	old := slices.DeleteFunc(now(), func(d cluster.Digest) bool { return !slices.Contains(before, d) })
+	if len(old) > 0 {
+		return fmt.Errorf("%d keys or certificates of before the renewal are still listed", len(old))
+	}
+	return nil
+}
