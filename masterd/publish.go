@@ -172,6 +172,9 @@ func (l *leader) unreachable(o outcome) []state.Unreachable {
 	for _, id := range o.missed {
 		if n := st.Node(id); n != nil {
 			out = append(out, l.push.reach.bounds(n, st.Params, l.now()))
+			c := l.push.reach.of(id)
+			l.log.Warn("a node has not confirmed the map", zap.String("of", string(n.Name)), zap.Stringer("confirmed", c.ack.Version),
+				zap.String("error", c.err), zap.Strings("problems", c.ack.Problems))
 		}
 	}
 	return out

@@ -124,7 +124,7 @@ func TestRenewalGoesBack(t *testing.T) {
 					}
 					w.do(state.KindJobUpdate, CancelingUpdate(id))
 					if at%2 == 1 {
-						w.dieAt, w.after = len(w.calls), true
+						w.dieAt, w.after = w.made(), true
 					}
 				}
 				if err := w.reign(id); err != nil && !errors.Is(err, errDead) {

@@ -36,3 +36,10 @@ func (w *world) hooked(hook func(string), what string, number int) (dies, after 
 	}
 	return number == w.dieAt, w.after
 }
+
+// made is how many calls have been made; for hooks, which run beside calls.
+func (w *world) made() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.calls)
+}
