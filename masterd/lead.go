@@ -35,6 +35,7 @@ type leader struct {
 	evicts  func(cluster.NodeID) bool                            // nil: nobody
 	client  *rpc.Client
 	levelOf func(ctx context.Context, node cluster.NodeID, d rpc.Daemon) int // highest feature level that the daemon knows; 0: it does not answer
+	own     ownCert                                                          // nil: it is not looked at
 	clock   *clock
 	log     *zap.Logger
 	audit   *audit.Log

@@ -206,7 +206,14 @@ func (d *Daemon) mayStart() bool {
 		return false
 	}
 	c := m.ByClient(cluster.DigestOf(cert.Certificate[0]))
-	return c != nil && c.UUID == self.node && c.Incarnation == self.incarnation
+	if c == nil || c.UUID != self.node || c.Incarnation != self.incarnation {
+		return false
+	}
+	if !mayServe(m, self.node, cert.Certificate[0], d.cfg.Now()) {
+		d.setProblem(errCertExpired)
+		return false
+	}
+	return true
 }
 
 func (d *Daemon) standing() *standing {

@@ -22,9 +22,11 @@ func (l *leader) reconcile(ctx context.Context) error {
 	for {
 		l.publishHead(ctx)
 		l.catchUp(ctx)
-		l.ensureKeys(ctx)
-		l.ensureSSHKeys(ctx)
-		l.ensureCertificates(ctx)
+		if l.renewOwn(ctx) {
+			l.ensureKeys(ctx)
+			l.ensureSSHKeys(ctx)
+			l.ensureCertificates(ctx)
+		}
 		l.raiseLevel(ctx)
 		l.promoteAgain(ctx)
 		moved, err := l.stepVoters(ctx)

@@ -54,7 +54,7 @@ func (d *Daemon) intake(ctx context.Context, v *rpc.LocalViewReply) error {
 		return err
 	}
 	defer end()
-	return d.take(ctx, v)
+	return d.take(ctx, v, false)
 }
 
 func (d *Daemon) beginIntake(ctx context.Context) (end func(), err error) {
@@ -66,8 +66,9 @@ func (d *Daemon) beginIntake(ctx context.Context) (end func(), err error) {
 	}
 }
 
-// take takes a view; whoever calls it has begun an intake.
-func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply) error {
+// take takes a view, whole or what is new of it; whoever calls it has begun an
+// intake.
+func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply, whole bool) error {
 	d.takeEvictions(v.Evicted)
 	d.hints.Store(&v.Hints)
 	if v.Cluster.IsZero() {
@@ -81,8 +82,8 @@ func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply) error {
 			return err
 		}
 		err := deliver(ctx, self.keeper, v)
-		if known = cluster.CodeOf(err) != cluster.CodeTrustExpired; known && err != nil {
-			return err // otherwise local root vouched for the map, and noded took it
+		if known = !vouched(self.keeper, v, whole, err); known && err != nil {
+			return err
 		}
 	}
 	if !known {
@@ -101,6 +102,19 @@ func (d *Daemon) take(ctx context.Context, v *rpc.LocalViewReply) error {
 	d.settleRecovery(self.keeper.View().Map)
 	d.poke()
 	return nil
+}
+
+// vouched reports whether a map was refused that noded took because local root
+// vouched for it. If masterd lacks what lies between, it must be the whole view.
+func vouched(k *candmap.Keeper, v *rpc.LocalViewReply, whole bool, err error) bool {
+	switch cluster.CodeOf(err) {
+	case cluster.CodeTrustExpired:
+		return true
+	case cluster.CodeBadSignature:
+		m, err := candmap.DecodeMap(v.Map.Payload)
+		return whole && err == nil && m.At().Newer(k.View().At())
+	}
+	return false
 }
 
 func deliver(ctx context.Context, k *candmap.Keeper, v *rpc.LocalViewReply) error {
@@ -232,7 +246,7 @@ func (d *Daemon) askNode(ctx context.Context, c *rpc.LocalClient) error {
 	if err := c.Do(ctx, http.MethodGet, rpc.LocalView, nil, &v); err != nil {
 		return err
 	}
-	return d.take(ctx, &v)
+	return d.take(ctx, &v, true)
 }
 
 // nodedClient believes root and its own user only: whoever else made a socket

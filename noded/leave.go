@@ -140,6 +140,8 @@ func (m *member) status(s *rpc.LocalStatusReply) {
 	switch {
 	case m.removed():
 		s.State, s.Problem = "removed", "the cluster no longer lists this node: run noded leave --yes, and noded join with a new admission string to come back"
+	case !s.Fresh && m.lapsed() != "":
+		s.Problem = m.lapsed()
 	case !s.Fresh && m.keeper.Lease().TrustExpired(m.cfg.clocks()()):
 		s.Problem = "nothing was heard for more than 30 days; if the voters changed meanwhile, " + howToTrust
 	case m.unheard() != "":

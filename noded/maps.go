@@ -30,6 +30,9 @@ func (m *member) putMap(ctx context.Context, q *rpc.Request) (any, error) {
 	}
 	before := m.keeper.View()
 	ack, err := m.keeper.Deliver(ctx, d.Maps, d.Docs)
+	if trusted, ok := m.takeAwaited(ctx, &d, ack, err); ok {
+		ack, err = trusted, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -63,11 +63,12 @@ type member struct {
 	rekeyNow    chan struct{} // a node is gone, and knows the gossip key: before feature level 3
 	ringTurn    sync.Mutex    // held by whoever changes the gossip keys
 	ring        atomic.Pointer[[]cluster.Secret]
-	demoted     atomic.Bool // a newer map took the candidate role in this run
-	refused     atomic.Bool // candidates say that this node is not in the roster
-	told        atomic.Bool // that the node is removed has been logged
-	undone      atomic.Bool // calls of a revoked peer still ran at the last look
-	heard       atomic.Bool // the map has been fresh in this run
+	demoted     atomic.Bool             // a newer map took the candidate role in this run
+	refused     atomic.Bool             // candidates say that this node is not in the roster
+	told        atomic.Bool             // that the node is removed has been logged
+	undone      atomic.Bool             // calls of a revoked peer still ran at the last look
+	heard       atomic.Bool             // the map has been fresh in this run
+	awaited     atomic.Pointer[awaited] // nil: local root vouches for none at present
 	serial      atomic.Uint64
 	authorizing sync.Mutex
 	followed    atomic.Pointer[followed] // nil: it is not known

@@ -34,6 +34,9 @@ func (m *member) renew(ctx context.Context) error {
 		next, err := m.renewDue(ctx)
 		if err != nil && ctx.Err() == nil {
 			m.log.Info("certificates are not renewed yet", zap.Error(err))
+			if text := m.lapsed(); text != "" {
+				m.log.Error(text)
+			}
 			next, wait, news = wait, min(2*wait, renewRetry), nil
 		} else {
 			wait = renewFirst
@@ -71,6 +74,18 @@ func (m *member) renewDue(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	return next, nil
+}
+
+// lapsed says what is left to do when this node's certificates ended too long ago
+// for a renewal, by its own clock; "": they did not.
+func (m *member) lapsed() string {
+	for _, name := range []string{serverPair, identityPair} {
+		if id, err := m.certs[name].identity(); err == nil && id.Lapsed(m.cfg.now()) {
+			return fmt.Sprintf("the %s certificate of this node ended %s, more than %d days ago, and nobody renews it any more: run noded leave --yes, and noded join with a new admission string (gnt-node add --readd %s on the master); or is the clock wrong?",
+				id.Kind, id.NotAfter.UTC().Format(time.RFC3339), pki.Grace/(24*time.Hour), m.name())
+		}
+	}
+	return ""
 }
 
 // misnamed reports whether the roster calls this node otherwise than a

@@ -48,14 +48,21 @@ func (d *Daemon) serving() (*member, error) {
 
 func (m *member) trustMap(ctx context.Context, hash cluster.Digest) (reply rpc.TrustReply, err error) {
 	reply.Previous = m.keeper.View().At()
-	got, err := m.findMap(ctx, hash)
-	if err != nil {
-		return reply, err
-	}
+	delivery, end := m.await(hash)
+	defer end()
 	var ack candmap.Ack
-	if got == nil {
+	switch got, ferr := m.findMap(ctx, hash); {
+	case ferr != nil && !unheardOf(ferr):
+		return reply, ferr
+	case ferr != nil:
+		var ok bool
+		if ack, ok = delivery.wait(ctx); !ok {
+			return reply, ferr
+		}
+	case got == nil:
 		ack, err = m.keeper.Deliver(ctx, nil, nil) // tells what is held
-	} else {
+	default:
+		end()
 		ack, err = m.takeTrusted(ctx, hash, got)
 		reply.From = got.from
 	}

@@ -132,6 +132,50 @@ func TestTrustRenewedCertificates(t *testing.T) {
 	}
 }
 
+// TestTrustDelivered: nobody can be asked, and the map that local root vouches for
+// comes as a delivery. No other one is taken for it, and none later.
+func TestTrustDelivered(t *testing.T) {
+	t.Parallel()
+	s := newSleeper(t)
+	m := s.wake()
+	s.first.stop()
+	s.second.stop()
+	other := s.w.cur
+	s.w.next(func(*candmap.Map) {})
+	want := s.w.cur
+	deliver := func(env candmap.Envelope) error {
+		return s.w.call(m.id.Node, rpc.MethodMapPut, "", rpc.MapDelivery{Maps: []candmap.Envelope{env}, Docs: s.w.docs()}, nil)
+	}
+	if err := deliver(want.Envelope); err == nil {
+		t.Fatal("it was taken without the word of local root")
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.trust(want.Hash)
+		done <- err
+	}()
+	var err error
+	for over := false; !over; {
+		select {
+		case err = <-done:
+			over = true
+		default:
+			if deliver(other.Envelope) == nil {
+				t.Fatal("another map was taken")
+			}
+			if deliver(want.Envelope) == nil {
+				err, over = <-done, true
+			}
+		}
+	}
+	if err != nil || m.keeper.View().Map.Hash != want.Hash || !m.keeper.View().Complete() {
+		t.Errorf("trust: %v; %s is in force", err, m.keeper.View().At())
+	}
+	if m.awaited.Load() != nil {
+		t.Error("it is still awaited")
+	}
+}
+
 func TestTrustRemovedNode(t *testing.T) {
 	t.Parallel()
 	w, first := founded(t)

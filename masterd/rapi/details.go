@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"rolekey/cluster"
 	"rolekey/masterd/rapi/wire"
@@ -31,6 +32,7 @@ func (a *api) details(r *http.Request) (any, error) {
 	}
 	d.PendingHostKeys = pendingHostKeys(n.PendingHostKeys)
 	d.Pending = append(d.Pending, pendingOf(s, n, c, d.Certificates)...)
+	d.Pending = append(d.Pending, endedOf(d.Certificates, a.now())...)
 	return d, nil
 }
 
@@ -77,6 +79,20 @@ func certificates(n *state.Node) []wire.NodeCertificate {
 			Kind: c.kind, Digest: id.Digest, Pins: append([]cluster.Digest{}, c.pins...), Name: id.Name, Addresses: id.Addresses,
 			NotBefore: id.NotBefore.UTC(), NotAfter: id.NotAfter.UTC(), RenewAt: id.RenewAt().UTC(),
 		})
+	}
+	return out
+}
+
+// endedOf tells of certificates that have ended, because the node was off.
+func endedOf(certs []wire.NodeCertificate, now time.Time) (out []string) {
+	for _, c := range certs {
+		switch limit := c.NotAfter.Add(pki.Grace); {
+		case !now.After(c.NotAfter):
+		case now.After(limit) && c.Kind != state.CertCandidate:
+			out = append(out, fmt.Sprintf("its %s certificate has expired too long ago for a renewal: it is to be admitted again, gnt-node add --readd", c.Kind))
+		default:
+			out = append(out, fmt.Sprintf("its %s certificate has expired; it is renewed when the node is started again, before %s", c.Kind, limit.UTC().Format(time.RFC3339)))
+		}
 	}
 	return out
 }

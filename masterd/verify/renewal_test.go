@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"maps"
 	"math/big"
 	"strings"
 	"testing"
@@ -13,6 +15,8 @@ import (
 
 	"rolekey/cluster"
 	"rolekey/masterd/state"
+	"rolekey/masterd/state/statetest"
+	"rolekey/pki"
 )
 
 // ends makes a certificate that ends then.
@@ -68,6 +72,49 @@ func TestRenewalIsWatched(t *testing.T) {
 		c.spoil(f)
 		if ok, bad := f.run(); len(bad) != 1 || !strings.HasPrefix(strings.TrimPrefix(bad[0], "  - "), c.want) || ok != strings.HasPrefix(c.want, "WARNING") {
 			t.Errorf("%s: %v %q", what, ok, bad)
+		}
+	}
+}
+
+// TestSleeperIsTold: a node that does not answer is told of when its certificates
+// end, and what is to be done; one that is offline is not.
+func TestSleeperIsTold(t *testing.T) {
+	for what, c := range map[string]struct {
+		left         time.Duration
+		offline      bool
+		want, remedy string
+	}{
+		"far":     {left: certWarning + time.Hour},
+		"soon":    {certError + time.Hour, false, "WARNING:ECLUSTERCERT:node:node4.lab.test:the first of its certificates ends", "start it"},
+		"sooner":  {certError - time.Hour, false, "ERROR:ECLUSTERCERT:node:node4.lab.test:the first of its certificates ends", "start it"},
+		"ended":   {-time.Hour, false, "ERROR:ECLUSTERCERT:node:node4.lab.test:its certificates ended", "start it before"},
+		"lapsed":  {-pki.Grace - time.Hour, false, "ERROR:ECLUSTERCERT:node:node4.lab.test:its certificates ended", "--readd node4.lab.test"},
+		"offline": {left: -time.Hour, offline: true},
+	} {
+		f := newField(t)
+		if c.offline {
+			f.lab.Do(state.KindNodeChange, state.NodeChange{Node: statetest.ID(4), Flags: &state.FlagPatch{Offline: new(true)}})
+			f.publish()
+		}
+		copied := *f.lab.S
+		copied.Nodes = maps.Clone(copied.Nodes)
+		n := *copied.Nodes[statetest.ID(4)]
+		n.Certs.Server, n.Certs.Identity = ends(t, f.lab.Now.Add(c.left)), ends(t, f.lab.Now.Add(c.left+time.Minute))
+		copied.Nodes[n.UUID] = &n
+		f.lab.S = &copied
+		f.errs[n.UUID] = errors.New("it is off")
+		f.run()
+		var got []*Finding
+		for _, found := range f.report.Findings {
+			if found.Code == CodeClusterCert {
+				got = append(got, found)
+			}
+		}
+		switch {
+		case c.want == "" && len(got) > 0:
+			t.Errorf("%s: %+v", what, got)
+		case c.want != "" && (len(got) != 1 || !strings.HasPrefix(got[0].Severity+":"+got[0].Code+":node:"+got[0].Name+":"+got[0].Text, c.want) || !strings.Contains(got[0].Remedy, c.remedy)):
+			t.Errorf("%s: %+v", what, got)
 		}
 	}
 }

@@ -3,11 +3,16 @@ package vcluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
+	"rolekey/cluster"
 	"rolekey/masterd/state"
 	"rolekey/pki"
+	"rolekey/rpc"
 )
 
 const (
@@ -79,26 +84,155 @@ func (c *Cluster) young() error {
 	return nil
 }
 
-// TestExpiredNodeReturns: a node is off for four years and a half, while the
-// others, who are awake for some minutes each season, have renewed their
-// certificates. It comes back by itself.
+// sleepOf has a node off for so long, while the others are awake for some minutes
+// twice a year, and renew their certificates.
+func (c *Cluster) sleepOf(away *Node, d time.Duration) {
+	c.t.Helper()
+	away.Stop()
+	for end := c.Now() + d; c.Now() < end; {
+		c.off(182 * day)
+		c.Settle()
+		c.Await(10*time.Minute, c.young)
+	}
+}
+
+// wake starts a node that was off, and returns when it is one of the cluster again.
+// It reports whether local root had to vouch for the map, because the voters
+// changed meanwhile.
+func (c *Cluster) wake(away *Node) (trusted bool) {
+	c.t.Helper()
+	away.Start()
+	c.Await(20*time.Minute, func() error {
+		if s, err := away.Status(); err == nil && !s.Fresh && c.Now() > 0 && strings.Contains(s.Problem, "noded trust HASH") && !trusted {
+			c.Pass(10 * time.Second) // it may follow by itself
+			if s, err = away.Status(); err == nil && !s.Fresh {
+				hash := mustView(c, c.Master()).Map.Hash()
+				trusted = away.local.Do(c.t.Context(), "POST", rpc.LocalTrust, rpc.TrustRequest{Hash: hash}, nil) == nil
+			}
+		}
+		return errors.Join(c.young(), c.Check())
+	})
+	return trusted
+}
+
+// TestExpiredNodeReturns: a node is off for four years and a half, and comes back by
+// itself, whatever its role.
 func TestExpiredNodeReturns(t *testing.T) {
+	for _, role := range []cluster.Role{cluster.RoleRegular, cluster.RoleCandidate, cluster.RoleMaster} {
+		t.Run(role.String(), func(t *testing.T) {
+			Run(t, 5, Options{Pool: 4}, func(t *testing.T, c *Cluster) {
+				away := map[cluster.Role]*Node{cluster.RoleRegular: c.Node(5), cluster.RoleCandidate: c.other(), cluster.RoleMaster: c.Master()}[role]
+				c.sleepOf(away, 9*year/2)
+				st, err := c.State()
+				c.must(err)
+				until, err := ends(st.Node(away.ID))
+				c.must(err)
+				for kind, end := range until {
+					if time.Until(end) > 0 {
+						t.Fatalf("its %s certificate has not ended", kind)
+					}
+				}
+				t.Logf("local root had to vouch: %v", c.wake(away))
+				c.Must(Candidate(c.other(), false))
+				c.Must(Candidate(c.Node(5), true))
+				c.Settle()
+				if left := c.found(); left != "" {
+					t.Errorf("verify: %s", left)
+				}
+			})
+		})
+	}
+}
+
+// TestExpiredForTooLong: after the grace a node is told to be readded, and so is
+// whoever looks.
+func TestExpiredForTooLong(t *testing.T) {
 	Run(t, 4, Options{}, func(t *testing.T, c *Cluster) {
 		away := c.Node(4)
-		away.Stop()
-		for c.Now() < 9*year/2 {
-			c.off(91 * day)
-			c.Settle()
-			c.Await(10*time.Minute, c.young)
+		c.sleepOf(away, pki.LifetimeNode+pki.Grace+day)
+		away.Start()
+		c.Await(2*time.Minute, func() error {
+			s, err := away.Status()
+			if err == nil && !strings.Contains(s.Problem, "--readd") {
+				err = fmt.Errorf("it says: %s", s.Problem)
+			}
+			return err
+		})
+		if v := mustView(c, away); v.Fresh {
+			t.Error("it is fresh")
+		}
+		report := c.found()
+		for _, want := range []string{"ERROR: node node4.vc.test: its certificates ended", "days ago"} {
+			if !strings.Contains(report, want) {
+				t.Errorf("verify does not say %q:\n%s", want, report)
+			}
 		}
 		st, err := c.State()
 		c.must(err)
-		if until, err := ends(st.Node(away.ID)); err != nil || len(until) != 2 || time.Until(until[pki.KindIdentity]) > 0 {
-			t.Fatalf("its certificates have not ended: %v, %v", until, err)
+		if len(st.Node(away.ID).Identity) != 1 {
+			t.Error("it got something")
 		}
-		away.Start()
-		c.Await(10*time.Minute, func() error { return errors.Join(c.young(), c.Check()) })
-		c.Must(Candidate(away, true))
-		c.Settle()
+		away.Stop()
+		c.Must(Remove(away))
 	})
+}
+
+// TestTrustAfterExpiry: the voters changed while a node was off for so long that
+// nobody it knows has the key that it knows.
+func TestTrustAfterExpiry(t *testing.T) {
+	Run(t, 5, Options{}, func(t *testing.T, c *Cluster) {
+		away := c.Node(5)
+		away.Stop()
+		c.Must(Candidate(c.Node(4), true))
+		c.Must(Candidate(c.other(), false))
+		c.sleepOf(away, 9*year/2)
+		if !c.wake(away) {
+			t.Error("it crossed a change of voters by itself")
+		}
+	})
+}
+
+// TestWholeClusterExpired: all machines were off for longer than their
+// certificates live. The voters recognise nobody; one of them is recovered, and
+// the others come back as expired nodes, by local root's word.
+func TestWholeClusterExpired(t *testing.T) {
+	recoverable(t, 4, Options{}, func(t *testing.T, c *Cluster, id age.Identity) {
+		c.off(9 * year / 2)
+		c.Pass(time.Minute)
+		c.goOn(c.Node(1), id)
+		c.Await(Limit, c.Node(1).ready)
+		for _, n := range c.Nodes[1:] {
+			c.Await(Limit, func() error {
+				return n.local.Do(c.t.Context(), "POST", rpc.LocalTrust, rpc.TrustRequest{Hash: mustView(c, c.Node(1)).Map.Hash()}, nil)
+			})
+		}
+		c.allAgain(3)
+		c.Await(10*time.Minute, c.young)
+	})
+}
+
+// TestSoleVoterExpired: with one voter there is nobody to recognise, and it goes on
+// by itself.
+func TestSoleVoterExpired(t *testing.T) {
+	Run(t, 2, Options{Pool: 1}, func(t *testing.T, c *Cluster) {
+		c.off(9 * year / 2)
+		c.Settle()
+		c.Await(10*time.Minute, c.young)
+	})
+}
+
+// found runs gnt-cluster verify and returns the errors and warnings of its report,
+// but for those about sshd, of which there is none here.
+func (c *Cluster) found() string {
+	c.t.Helper()
+	var lines []string
+	for _, log := range c.Do(Change{ID: "OP_CLUSTER_VERIFY"}).Log {
+		for _, e := range log {
+			bad := strings.Contains(e.Text, "- ERROR: ") || strings.Contains(e.Text, "- WARNING: ")
+			if bad && !strings.Contains(e.Text, "ssh communication with node") {
+				lines = append(lines, e.Text)
+			}
+		}
+	}
+	return strings.Join(lines, "\n")
 }

@@ -70,13 +70,17 @@ func trust(ctx context.Context, root string, hash cluster.Digest, out io.Writer)
 }
 
 func printTrust(out io.Writer, r rpc.TrustReply) error {
+	from := "given by " + string(r.From)
+	if r.From == "" {
+		from = "as it was delivered"
+	}
 	switch {
 	case r.Previous == r.Version:
 		fmt.Fprintf(out, "this node holds map %s already\n", r.Version)
 	case r.Previous.IsZero():
-		fmt.Fprintf(out, "map %s is in force, given by %s; none was before\n", r.Version, r.From)
+		fmt.Fprintf(out, "map %s is in force, %s; none was before\n", r.Version, from)
 	default:
-		fmt.Fprintf(out, "map %s is in force, given by %s; before it was %s\n", r.Version, r.From, r.Previous)
+		fmt.Fprintf(out, "map %s is in force, %s; before it was %s\n", r.Version, from, r.Previous)
 	}
 	if !r.Fresh {
 		fmt.Fprintln(out, "it becomes fresh with the master's next beacon: see noded status")
