@@ -112,17 +112,6 @@ func (c *Cluster) oneSigningKey() error {
 	return idle(st)
 }
 
-// TestG7SigningKeysChangeAndCrash: whatever happens to the master or to another
-// node while the signing keys are replaced, a majority can sign, and all old keys
-// are destroyed in the end.
-func TestG7SigningKeysChangeAndCrash(t *testing.T) {
-	disturbRenewal(t, Change{NewSigning: true}, func(c *Cluster) error {
-		// One that was not reached keeps its key, and a next one that was never used.
-		c.Must(Change{ID: jobs.OpClusterRenew, NewSigning: true})
-		return c.oneSigningKey()
-	})
-}
-
 // Signing keys change, again and again, and every change of the map goes on.
 func TestG3SigningKeysChange(t *testing.T) {
 	Run(t, 5, Options{}, func(t *testing.T, c *Cluster) {
