@@ -32,18 +32,13 @@ const sshRemedy = "on the node that the line names: systemctl restart ssh; sshd 
 // sourceGone ends the attempts of a node that cannot make any.
 const sourceGone = "the node makes no attempts"
 
-// logins has every candidate authenticate by SSH to every node that it may
-// reach, at each address.
-func (c *check) logins(ctx context.Context) {
-	if !c.s.Params.SSHSetup {
-		return
-	}
-	c.section("Verifying ssh logins")
-	all := c.plan()
+// loginAttempts has every candidate authenticate by SSH to every node that it
+// may reach, at each address.
+func (c *check) loginAttempts(ctx context.Context, all []*login) []attempt {
 	list := make([]attempt, 0, len(all))
 	for _, l := range all {
 		list = append(list, attempt{
-			from: l.from.UUID, to: l.to.UUID,
+			kind: proper, from: l.from.UUID, to: l.to.UUID,
 			run: func() verdict { return c.login(ctx, l) },
 			skip: func(why string) {
 				if why != sourceGone {
@@ -52,9 +47,17 @@ func (c *check) logins(ctx context.Context) {
 			},
 		})
 	}
-	schedule(list)
+	return list
+}
+
+// logins tells what became of them.
+func (c *check) logins(a *attempts) {
+	if !c.s.Params.SSHSetup {
+		return
+	}
+	c.section("Verifying ssh logins")
 	for _, n := range c.sources() {
-		c.loginsFrom(n, all)
+		c.loginsFrom(n, a.logins)
 	}
 }
 

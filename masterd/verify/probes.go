@@ -43,16 +43,21 @@ type counted struct {
 	cutOff                              int // did not reach the other node
 }
 
-// refusals attempts what must fail: by normal nodes, and from here. Each attempt
+// refusals tells of what must fail: by normal nodes, and from here. Each attempt
 // leaves a line in the audit of the node that refuses it. All of a run carry one
 // request id, by which they are known; nobody is trusted for showing it.
-func (c *check) refusals(ctx context.Context) {
+func (c *check) refusals(a *attempts) {
 	c.section("Verifying refusals")
-	ctx = rpc.WithRequestID(ctx, c.id)
-	own := c.fromHere(ctx)
-	c.fromNodes(ctx)
+	for _, f := range a.own.problems {
+		c.report(f.code, "cluster", "", "%s", f.text)
+	}
+	c.count.refusedCalls += a.own.refused
+	old := map[cluster.NodeID]bool{}
+	for _, p := range a.strangers {
+		c.strangeResult(p, old)
+	}
 	c.answered(func(n *state.Node, _ rpc.NodeState) {
-		for _, f := range own[n.UUID] {
+		for _, f := range a.own.found[n.UUID] {
 			c.node(n, f.code, "%s", f.text)
 		}
 	})
@@ -73,22 +78,17 @@ type strange struct {
 	skipped  string
 }
 
-// fromNodes has normal nodes attempt a call and a login.
-func (c *check) fromNodes(ctx context.Context) {
-	all := c.strangers()
+// strangeAttempts has normal nodes attempt a call and a login.
+func (c *check) strangeAttempts(ctx context.Context, all []*strange) []attempt {
 	list := make([]attempt, 0, len(all))
 	for _, p := range all {
 		list = append(list, attempt{
-			from: p.from.UUID, to: p.to.UUID,
+			kind: improper, from: p.from.UUID, to: p.to.UUID,
 			run:  func() verdict { return c.strange(ctx, p) },
 			skip: func(why string) { p.skipped = why },
 		})
 	}
-	schedule(list)
-	old := map[cluster.NodeID]bool{}
-	for _, p := range all {
-		c.strangeResult(p, old)
-	}
+	return list
 }
 
 // strangers pairs normal nodes with their targets. Who gets whom changes every
@@ -210,25 +210,32 @@ func (c *check) strangeLogins(p *strange, about string, warn func(code, text str
 // refusal is what was wrong with one.
 type refusal struct{ code, text string }
 
+// offers are what every node was offered from here.
+type offers struct {
+	problems []refusal // why some could not be made
+	found    map[cluster.NodeID][]refusal
+	refused  int // as they must be
+}
+
 // fromHere attempts with every node what a thief of the CA's key, and forgers
 // and replayers of maps would.
-func (c *check) fromHere(ctx context.Context) map[cluster.NodeID][]refusal {
+func (c *check) fromHere(ctx context.Context) (all offers) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	outsider, err := c.ask.Outsider(c.s)
 	if err != nil {
-		c.report(CodeClusterCert, "cluster", "", "the cluster's CA cannot sign a certificate: %s", oneLine(err.Error()))
+		all.problems = append(all.problems, refusal{CodeClusterCert, "the cluster's CA cannot sign a certificate: " + err.Error()})
 	} else {
 		defer func() { _ = outsider.Close() }() // nothing is kept
 	}
 	forged, ferr := forge(c.held, c.now)
 	if ferr != nil {
-		c.report(CodeClusterConfig, "cluster", "", "the candidate map cannot be written again: %s", oneLine(ferr.Error()))
+		all.problems = append(all.problems, refusal{CodeClusterConfig, "the candidate map cannot be written again: " + ferr.Error()})
 	}
 	old, replay := c.ask.OldMap()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	found := map[cluster.NodeID][]refusal{}
+	all.found = map[cluster.NodeID][]refusal{}
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		wg.Go(func() {
 			var list []refusal
@@ -247,12 +254,12 @@ func (c *check) fromHere(ctx context.Context) map[cluster.NodeID][]refusal {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			c.count.refusedCalls += calls - len(list)
-			found[n.UUID] = list
+			all.refused += calls - len(list)
+			all.found[n.UUID] = list
 		})
 	})
 	wg.Wait()
-	return found
+	return all
 }
 
 func (c *check) deliver(ctx context.Context, n *state.Node, what string, env candmap.Envelope, want ...cluster.Code) []refusal {

@@ -13,21 +13,33 @@ const (
 	atOnceFrom = 8 // by one node
 )
 
+// kind is whether an attempt must succeed. A firewall that stops those that must
+// not says nothing about those that must.
+type kind int
+
+const (
+	proper kind = iota
+	improper
+	kinds
+)
+
 // attempt is something that one node tries with another.
 type attempt struct {
+	kind     kind
 	from, to cluster.NodeID
 	run      func() verdict
 	skip     func(why string) // told when it is not made
 }
 
-// verdict tells what an attempt says about the ones that follow.
+// verdict tells what an attempt says about the ones of its kind that follow.
 type verdict struct {
 	fromGone string // why from makes no more; "": it does
 	toGone   string // why nobody tries to any more
 }
 
 // schedule makes all attempts, as many at once as the bounds allow, and returns
-// when all have ended. Nobody waits twice for a node that does not answer.
+// when all have ended. Nobody waits twice for a node that does not answer. The
+// improper ones, last in the list, begin when all proper ones have begun.
 func schedule(list []attempt) {
 	s := scheduler{
 		list: list, started: make([]bool, len(list)), done: make(chan ended),
@@ -45,8 +57,8 @@ func schedule(list []attempt) {
 		e := <-s.done
 		running--
 		a := list[e.index]
-		s.from[a.from].end(e.verdict.fromGone)
-		s.to[a.to].end(e.verdict.toGone)
+		s.from[a.from].end(a.kind, e.verdict.fromGone)
+		s.to[a.to].end(a.kind, e.verdict.toGone)
 	}
 }
 
@@ -61,14 +73,12 @@ type scheduler struct {
 // place is one node as source, or as target.
 type place struct {
 	busy int
-	gone string
+	gone [kinds]string
 }
 
-func (p *place) end(gone string) {
+func (p *place) end(k kind, gone string) {
 	p.busy--
-	if p.gone == "" {
-		p.gone = gone
-	}
+	p.gone[k] = cmp.Or(p.gone[k], gone)
 }
 
 type ended struct {
@@ -81,22 +91,29 @@ func (s *scheduler) start() (n int) {
 	for s.first < len(s.list) && s.started[s.first] {
 		s.first++
 	}
+	waiting := false // a proper one does
 	for i := s.first; i < len(s.list); i++ {
+		a := s.list[i]
 		if s.started[i] {
 			continue
 		}
-		a := s.list[i]
+		if a.kind == improper && waiting {
+			break
+		}
 		from, to := s.from[a.from], s.to[a.to]
+		gone := cmp.Or(from.gone[a.kind], to.gone[a.kind])
 		switch {
-		case from.gone != "" || to.gone != "":
+		case gone != "":
 			s.started[i] = true
-			a.skip(cmp.Or(from.gone, to.gone))
+			a.skip(gone)
 		case from.busy < atOnceFrom && to.busy < atOnceTo:
 			s.started[i] = true
 			from.busy++
 			to.busy++
 			n++
 			go func() { s.done <- ended{i, a.run()} }()
+		default:
+			waiting = true
 		}
 	}
 	return n

@@ -111,3 +111,42 @@ func TestScheduleGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// TestScheduleKeepsKindsApart: what must not work holds up nothing that must, and
+// whoever does not answer to the one is still asked by the other.
+func TestScheduleKeepsKindsApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var list []attempt
+		var mu sync.Mutex
+		made := [kinds]int{}
+		for _, k := range []kind{proper, improper} {
+			for i := range 6 {
+				list = append(list, attempt{
+					kind: k, from: cluster.NodeID{byte(k), byte(i + 1)}, to: cluster.NodeID{9},
+					run: func() verdict {
+						mu.Lock()
+						if made[k]++; k == improper && made[proper] != 6 {
+							t.Errorf("an attempt that must fail is made before %d that must not", 6-made[proper])
+						}
+						mu.Unlock()
+						time.Sleep(time.Second)
+						if k == improper {
+							return verdict{toGone: noAnswer}
+						}
+						return verdict{}
+					},
+					skip: func(string) {
+						if k == proper {
+							t.Error("skipped because of others")
+						}
+					},
+				})
+			}
+		}
+		schedule(list)
+		if took := time.Since(began); made != [kinds]int{6, atOnceTo} || took != 4*time.Second {
+			t.Errorf("%v in %s", made, took)
+		}
+	})
+}

@@ -102,10 +102,15 @@ func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func
 	c.config()
 	c.authority()
 	c.gather(ctx)
+	trying, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	a := c.begin(trying)
 	c.consistency(ctx)
 	c.voting(ctx)
 	c.status()
-	c.probes(ctx)
+	c.end(trying, a)
+	c.logins(a)
+	c.refusals(a)
 	c.address()
 	c.notes()
 	c.hooks(ctx)
@@ -121,14 +126,6 @@ func (c *check) consistency(ctx context.Context) {
 	c.keys()
 	c.facts(ctx)
 	c.hostKeys()
-}
-
-// probes makes the attempts that must succeed, and those that must fail.
-func (c *check) probes(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	c.logins(ctx)
-	c.refusals(ctx)
 }
 
 func (c *check) section(format string, args ...any) { c.tell("* " + fmt.Sprintf(format, args...)) }
