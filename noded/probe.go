@@ -162,8 +162,9 @@ func (s *strangeLogins) begin(id cluster.NodeID, now time.Time) (p rpc.ProbedLog
 	case !ok:
 	case l.out == "":
 		return rpc.ProbedLogin{Node: id, Outcome: rpc.LoginUndecided, Error: "another attempt is under way"}, true
-	default:
-		return rpc.ProbedLogin{Node: id, Outcome: l.out, AgeSeconds: int(now.Sub(l.at).Abs() / time.Second)}, true
+	default: // rounded up: it was not now
+		age := max(now.Sub(l.at).Abs(), 1)
+		return rpc.ProbedLogin{Node: id, Outcome: l.out, AgeSeconds: int((age + time.Second - 1) / time.Second)}, true
 	}
 	if s.last == nil {
 		s.last = map[cluster.NodeID]strangeLogin{}

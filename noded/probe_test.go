@@ -111,7 +111,7 @@ func TestStrangeLoginsAreRare(t *testing.T) {
 		after time.Duration
 		want  int
 		age   int
-	}{{0, 1, 0}, {time.Second, 1, 1}, {13 * time.Second, 1, 14}, {time.Second, 2, 0}, {14 * time.Second, 2, 14}} {
+	}{{0, 1, 0}, {0, 1, 1}, {time.Second, 1, 1}, {13 * time.Second, 1, 14}, {time.Second, 2, 0}, {14 * time.Second, 2, 14}} {
 		now = now.Add(c.after)
 		if p := s.login(cluster.NodeID{1}, now, attempt); attempts != c.want || p.Outcome != rpc.LoginRefused || p.AgeSeconds != c.age {
 			t.Errorf("after %s: %d attempts, %+v", c.after, attempts, p)

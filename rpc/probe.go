@@ -50,7 +50,7 @@ type ProbedLogin struct {
 	Node    cluster.NodeID `json:"node"`
 	Outcome LoginOutcome   `json:"outcome"`
 	Error   string         `json:"error,omitempty"`
-	// AgeSeconds is how long ago that was: a node repeats no failing login
-	// within 15 s, and tells again what it saw.
+	// AgeSeconds is how long ago that was, rounded up; 0: it was tried now. A node
+	// repeats no failing login within 15 s, and tells again what it saw.
 	AgeSeconds int `json:"age_seconds,omitempty"`
 }

@@ -40,6 +40,7 @@ const targetsEach = 2
 // counted are the probes of a run.
 type counted struct {
 	logins, refusedLogins, refusedCalls int
+	earlier                             int // of the refused logins: not of this run, but of one a moment before
 	cutOff                              int // did not reach the other node
 }
 
@@ -64,6 +65,9 @@ func (c *check) refusals(a *attempts) {
 	if n := c.count; n.refusedCalls+n.refusedLogins > 0 {
 		c.tell("  - NOTICE: " + strconv.Itoa(n.refusedCalls) + " calls and " + strconv.Itoa(n.refusedLogins) +
 			" logins were refused, as they must be; nodes' audit logs show the calls with request id " + c.id + ".")
+	}
+	if n := c.count.earlier; n > 0 {
+		c.tell("  - NOTICE: " + strconv.Itoa(n) + " of these logins were refused to an earlier run, less than 15 s ago, and not tried again: newer sshd shuts out who fails often.")
 	}
 	if n := c.count.cutOff; n > 0 {
 		c.tell("  - NOTICE: " + strconv.Itoa(n) + " attempts between nodes that are no candidates did not arrive: a firewall, which may be so, or the network.")
@@ -198,6 +202,9 @@ func (c *check) strangeLogins(p *strange, about string, warn func(code, text str
 	switch r := p.reply.Logins[0]; r.Outcome {
 	case rpc.LoginRefused:
 		c.count.refusedLogins++
+		if r.AgeSeconds > 0 {
+			c.count.earlier++
+		}
 	case rpc.LoginCutOff:
 		c.count.cutOff++
 	case rpc.LoginAdmitted:

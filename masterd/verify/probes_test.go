@@ -111,6 +111,25 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
+// TestEarlierRefusalsAreTold: a refusal that an earlier run has met counts, and
+// the report says that it is not of this one.
+func TestEarlierRefusalsAreTold(t *testing.T) {
+	f := newField(t)
+	f.strangers = func(from cluster.NodeID, r *rpc.ProbeReply) error {
+		if from == statetest.ID(4) {
+			r.Logins[0].AgeSeconds = 3
+		}
+		return nil
+	}
+	ok, got := f.run()
+	told := slices.ContainsFunc(f.lines, func(l string) bool {
+		return strings.HasPrefix(l, "  - NOTICE: 2 of these logins were refused to an earlier run, less than 15 s ago,")
+	})
+	if !ok || len(got) > 0 || !told {
+		t.Errorf("%t, %q", ok, f.lines)
+	}
+}
+
 // TestStrangersHaveTwoTargets: each normal node tries two others, all with
 // --all-pairs, and never itself, whenever it is.
 func TestStrangersHaveTwoTargets(t *testing.T) {
