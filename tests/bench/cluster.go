@@ -66,14 +66,20 @@ func (b *bench) settle(ctx context.Context) error {
 
 // command runs a program on the master and returns its wall time.
 func (b *bench) command(ctx context.Context, args ...string) (time.Duration, error) {
+	_, took, err := b.output(ctx, args...)
+	return took, err
+}
+
+// output does the same, and returns what the program prints too.
+func (b *bench) output(ctx context.Context, args ...string) ([]byte, time.Duration, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, args[0]), args[1:]...)
 	cmd.Env = append(os.Environ(), "ROLEKEY_ROOT="+b.master.Root)
 	start := time.Now()
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return 0, fmt.Errorf("%v: %w: %s", args, err, out)
+		return nil, 0, fmt.Errorf("%v: %w: %s", args, err, out)
 	}
-	return time.Since(start), nil
+	return out, time.Since(start), nil
 }
 
 // idle is how long the daemons are left alone before their memory counts.

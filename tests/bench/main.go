@@ -21,12 +21,10 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
 	"rolekey/internal/lab"
-	"rolekey/tests/kit"
 )
 
 // layout is a cluster and what is measured inside it, in this order.
@@ -59,11 +57,12 @@ var alone = []struct {
 	name string
 	run  func(ctx context.Context, rounds int) error
 }{
-	{"growth", growth}, {"sessions", sessions}, {"reach", reach}, {"rapi", remoteAPI}, {"verify", verifying}, {"gate", func(ctx context.Context, _ int) error { return gate(ctx) }},
+	{"growth", growth}, {"sessions", insideEach("sessions", sizes...)}, {"reach", insideEach("reach", 5, 32)},
+	{"rapi", remoteAPI}, {"verify", insideEach("verify", sizes...)}, {"gate", func(ctx context.Context, _ int) error { return gate(ctx) }},
 }
 
 func main() {
-	lab.Main(map[string]lab.Helper{"measure": measure, "sessions": measureSessions, "reach": measureReach, "verify": measureVerify, "rapi": measureRoles})
+	lab.Main(map[string]lab.Helper{"measure": measure})
 	rounds := flag.Int("n", 20, "rounds of each measurement")
 	only := flag.String("only", "", "measure these parts, separated by commas: "+strings.Join(partNames(), ", "))
 	flag.Parse()
@@ -111,11 +110,16 @@ func run(ctx context.Context, rounds int, only string) int {
 	fmt.Println()
 	header()
 	for _, l := range layouts {
-		if !slices.ContainsFunc(l.parts, func(p part) bool { return slices.Contains(names, p.name) }) {
+		var here []string
+		for _, p := range l.parts {
+			if slices.Contains(names, p.name) {
+				here = append(here, p.name)
+			}
+		}
+		if len(here) == 0 {
 			continue
 		}
-		code, err := kit.WithCluster(ctx, l.cfg, "measure", strconv.Itoa(rounds), strings.Join(names, ","))
-		if err != nil || code != 0 {
+		if err := inside(ctx, l.cfg, rounds, here...); err != nil {
 			return failed(err)
 		}
 	}
@@ -129,36 +133,8 @@ func run(ctx context.Context, rounds int, only string) int {
 	return 0
 }
 
-// failed says why a figure is missing, unless a helper has said so.
+// failed says why a figure is missing.
 func failed(err error) int {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-	}
+	fmt.Fprintln(os.Stderr, "bench:", err)
 	return 1
-}
-
-// measure runs inside a cluster, whose size tells which layout it is.
-func measure(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	rounds, err := strconv.Atoi(args[1])
-	if err != nil {
-		return failed(err)
-	}
-	b, err := newBench(ctx, args[0], rounds)
-	if err != nil {
-		return failed(err)
-	}
-	names := strings.Split(args[2], ",")
-	for _, l := range layouts {
-		for _, p := range l.parts {
-			if l.cfg.Nodes != b.nodes || !slices.Contains(names, p.name) {
-				continue
-			}
-			if err := p.run(b, ctx); err != nil {
-				return failed(fmt.Errorf("%s: %w", p.name, err))
-			}
-		}
-	}
-	return 0
 }

@@ -3,17 +3,13 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os/signal"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,11 +39,7 @@ func remoteAPI(ctx context.Context, rounds int) error {
 	if err := listAgainstBare(ctx, rounds); err != nil {
 		return fmt.Errorf("rapi: %w", err)
 	}
-	code, err := kit.WithCluster(ctx, lab.Config{Nodes: 8, CandidatePoolSize: 3}, "rapi", strconv.Itoa(rounds))
-	if err == nil && code != 0 {
-		err = errors.New("it was not measured")
-	}
-	return err
+	return inside(ctx, lab.Config{Nodes: 8, CandidatePoolSize: 3}, rounds, "rapi")
 }
 
 // failing is what statetest wants of a test.
@@ -263,23 +255,6 @@ func drip(ctx context.Context, api string) (end func(), err error) {
 		}
 	}
 	return end, nil
-}
-
-// measureRoles runs inside a cluster.
-func measureRoles(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	rounds, err := strconv.Atoi(args[1])
-	if err == nil {
-		var b *bench
-		if b, err = newBench(ctx, args[0], rounds); err == nil {
-			err = b.remoteRoles(ctx)
-		}
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return 0
 }
 
 // remoteRoles sets a node's role over HTTPS, and waits for the end of the job.

@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strconv"
-	"syscall"
 	"time"
 
 	"rolekey/internal/lab"
@@ -19,36 +16,6 @@ import (
 // reach measures how long it takes, where only the master's key opens the nodes,
 // until a new master's does so everywhere and the old one's nowhere: after the
 // master was killed, and by the command.
-func reach(ctx context.Context, rounds int) error {
-	for _, n := range []int{5, 32} {
-		code, err := kit.WithCluster(ctx, lab.Config{Nodes: n, CandidatePoolSize: 3}, "reach", strconv.Itoa(rounds))
-		if err == nil && code != 0 {
-			err = errors.New("it was not measured")
-		}
-		if err != nil {
-			return fmt.Errorf("reach: cluster of %d: %w", n, err)
-		}
-	}
-	return nil
-}
-
-// measureReach runs inside a cluster.
-func measureReach(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	rounds, err := strconv.Atoi(args[1])
-	if err == nil {
-		var b *bench
-		if b, err = newBench(ctx, args[0], rounds); err == nil {
-			err = b.reach(ctx)
-		}
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return 0
-}
-
 func (b *bench) reach(ctx context.Context) error {
 	if _, err := b.command(ctx, "gnt-cluster", "modify", "--ssh-reach=master"); err != nil {
 		return err

@@ -6,50 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"rolekey/internal/lab"
-	"rolekey/tests/kit"
 )
 
-// sessions measures how long SSH sessions outlive the role that opened them, in
-// clusters of several sizes, one after the other.
-func sessions(ctx context.Context, rounds int) error {
-	for _, n := range sizes {
-		code, err := kit.WithCluster(ctx, lab.Config{Nodes: n, CandidatePoolSize: 3}, "sessions", strconv.Itoa(rounds))
-		if err == nil && code != 0 {
-			err = errors.New("it was not measured")
-		}
-		if err != nil {
-			return fmt.Errorf("sessions: cluster of %d: %w", n, err)
-		}
-	}
-	return nil
-}
-
-// measureSessions runs inside a cluster.
-func measureSessions(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	rounds, err := strconv.Atoi(args[1])
-	if err == nil {
-		var b *bench
-		if b, err = newBench(ctx, args[0], rounds); err == nil {
-			err = b.sessions(ctx)
-		}
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return 0
-}
-
-// sessions promotes the last node, has it open a session on every other one,
-// and demotes it.
+// sessions measures how long SSH sessions outlive the role that opened them: it
+// promotes the last node, has it open a session on every other one, and demotes
+// it.
 func (b *bench) sessions(ctx context.Context) error {
 	node := "node" + strconv.Itoa(b.nodes)
 	var fromStart, fromEnd []float64

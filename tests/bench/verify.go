@@ -2,21 +2,22 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"rolekey/internal/lab"
-	"rolekey/tests/kit"
 )
 
 const (
@@ -24,51 +25,28 @@ const (
 	loginsAtOnce     = 2 // to one sshd, as verify does
 )
 
-// verifying measures verify with all its probes against the bare time of as many
-// SSH authentications, in clusters of several sizes, one after the other.
-func verifying(ctx context.Context, rounds int) error {
-	for _, n := range sizes {
-		code, err := kit.WithCluster(ctx, lab.Config{Nodes: n, CandidatePoolSize: verifyCandidates}, "verify", strconv.Itoa(rounds))
-		if err == nil && code != 0 {
-			err = errors.New("it was not measured")
-		}
-		if err != nil {
-			return fmt.Errorf("verify: cluster of %d: %w", n, err)
-		}
-	}
-	return nil
-}
-
-// measureVerify runs inside a cluster.
-func measureVerify(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	rounds, err := strconv.Atoi(args[1])
-	if err == nil {
-		var b *bench
-		if b, err = newBench(ctx, args[0], rounds); err == nil {
-			err = b.verify(ctx)
-		}
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return 0
-}
-
-// verify takes turns with the bare logins, so that both meet the same load.
+// verify measures verify with all its probes against the bare time of the same
+// SSH authentications. Both take turns, so that they meet the same load. Each
+// candidate logs in to every other node; normal nodes offer a key that is not
+// authorized as often as they did for verify in this round: pairs that did less
+// than 15 s ago do not do so again.
 func (b *bench) verify(ctx context.Context) error {
-	var whole, bare, ratio []float64
+	var whole, bare, ratio, refused []float64
 	for range b.rounds {
-		took, err := b.command(ctx, "gnt-cluster", "verify")
+		out, took, err := b.output(ctx, "gnt-cluster", "verify")
 		if err != nil {
 			return err
 		}
-		alone, err := b.bareLogins(ctx)
+		strangers, err := refusedLogins(out)
+		if err != nil {
+			return err
+		}
+		alone, err := b.bareLogins(ctx, strangers)
 		if err != nil {
 			return err
 		}
 		whole, bare, ratio = append(whole, ms(took)), append(bare, ms(alone)), append(ratio, float64(took)/float64(alone))
+		refused = append(refused, float64(strangers))
 	}
 	var most target
 	if b.nodes == 8 {
@@ -76,23 +54,50 @@ func (b *bench) verify(ctx context.Context) error {
 	}
 	name := fmt.Sprintf("verify, %d nodes, ", b.nodes)
 	show(name+"with all probes", "ms", whole, most)
-	show(name+fmt.Sprintf("%d bare logins", verifyCandidates*(b.nodes-1)), "ms", bare, target{})
+	show(name+fmt.Sprintf("%d bare logins, and refused ones", verifyCandidates*(b.nodes-1)), "ms", bare, target{})
+	show(name+"refused ones", "", refused, target{})
 	show(name+"times the bare logins", "x", ratio, atMost(1.4))
 	return nil
 }
 
-// bareLogins authenticates with each candidate's key to every other node, with
-// nothing around it.
-func (b *bench) bareLogins(ctx context.Context) (time.Duration, error) {
+var (
+	refusedLine = regexp.MustCompile(`NOTICE: \d+ calls and (\d+) logins were refused, as they must be`)
+	earlierLine = regexp.MustCompile(`NOTICE: (\d+) of these logins were refused to an earlier run`)
+)
+
+// refusedLogins reads from a report how many logins were made in vain.
+func refusedLogins(report []byte) (int, error) {
+	m := refusedLine.FindSubmatch(report)
+	if m == nil {
+		return 0, fmt.Errorf("the report does not count refusals: %s", report)
+	}
+	n, err := strconv.Atoi(string(m[1]))
+	if m = earlierLine.FindSubmatch(report); m == nil || err != nil {
+		return n, err
+	}
+	earlier, err := strconv.Atoi(string(m[1]))
+	return n - earlier, err
+}
+
+// bareLogins authenticates with each candidate's key to every other node, and has
+// normal nodes try so many times, with nothing around it.
+func (b *bench) bareLogins(ctx context.Context, strangers int) (time.Duration, error) {
 	st, err := b.c.State(ctx)
 	if err != nil {
 		return 0, err
 	}
 	var wg sync.WaitGroup
-	errs := make(chan error, verifyCandidates*b.nodes)
+	errs := make(chan error, verifyCandidates*b.nodes+strangers)
 	slots := map[string]chan struct{}{}
 	for _, n := range st.Nodes {
 		slots[n.Name] = make(chan struct{}, loginsAtOnce)
+	}
+	try := func(from, to lab.Node, signer ssh.Signer, check func(error) error) {
+		wg.Go(func() {
+			slots[to.Name] <- struct{}{}
+			defer func() { <-slots[to.Name] }()
+			errs <- check(bareLogin(ctx, from, to, signer))
+		})
 	}
 	began := time.Now()
 	for _, from := range st.Nodes[:verifyCandidates] {
@@ -101,14 +106,19 @@ func (b *bench) bareLogins(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 		for _, to := range st.Nodes {
-			if to.Name == from.Name {
-				continue
+			if to.Name != from.Name {
+				try(from, to, signer, func(err error) error { return err })
 			}
-			wg.Go(func() {
-				slots[to.Name] <- struct{}{}
-				defer func() { <-slots[to.Name] }()
-				errs <- bareLogin(ctx, from, to, signer)
-			})
+		}
+	}
+	if normal := len(st.Nodes) - verifyCandidates; strangers > 0 {
+		for i := range strangers {
+			from := verifyCandidates + i%normal
+			signer, err := newSigner()
+			if err != nil {
+				return 0, err
+			}
+			try(st.Nodes[from], st.Nodes[(from+1+i/normal)%len(st.Nodes)], signer, mustRefuse)
 		}
 	}
 	wg.Wait()
@@ -118,6 +128,25 @@ func (b *bench) bareLogins(ctx context.Context) (time.Duration, error) {
 		err = errors.Join(err, e)
 	}
 	return took, err
+}
+
+// mustRefuse returns nil for the error of a login that sshd refused.
+func mustRefuse(err error) error {
+	if err == nil {
+		return errors.New("a key that nobody authorized opens a node")
+	}
+	if strings.Contains(err.Error(), "unable to authenticate") {
+		return nil
+	}
+	return err
+}
+
+func newSigner() (ssh.Signer, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.NewSignerFromKey(key)
 }
 
 func keyOf(n lab.Node) (ssh.Signer, error) {
