@@ -178,3 +178,27 @@ func TestNodeMissesRenewal(t *testing.T) {
 		})
 	}
 }
+
+// TestG7VoterMissedRenewal: a voter was off while the authority was changed, and
+// comes back when the master is dead. The third one is elected with its vote.
+func TestG7VoterMissedRenewal(t *testing.T) {
+	w := rested(t)
+	old := w.material()
+	master := w.master()
+	away := "node2"
+	if master == away {
+		away = "node3"
+	}
+	w.must(w.Stop(w.ctx, away))
+	w.admin(3, "gnt-cluster", "renew-crypto", "--new-cluster-certificate", "-f")
+	w.must(w.Stop(w.ctx, master))
+	w.must(w.Start(w.ctx, away))
+	now, took, err := w.AwaitMaster(w.ctx, limit, master)
+	w.must(err)
+	t.Logf("%s is master %s after %s was back", now, took, away)
+	w.must(w.Start(w.ctx, master))
+	w.settle()
+	w.until("nothing is left of what was before", func(context.Context) error { return w.leftOf("--new-cluster-certificate", old) })
+	w.unmarked()
+	w.clean()
+}
