@@ -118,6 +118,7 @@ func (a *api) routes() []route {
 		{"GET", "/2/admissions", a.admissions, admin},
 		{"POST", "/2/admissions", a.admit, admin},
 		{"DELETE", "/2/admissions/{id}", a.revoke, admin},
+		{"GET", "/2/renew-crypto", a.renewals, ""},
 		{"PUT", "/2/renew-crypto", a.renewCrypto, admin},
 		{"PUT", "/2/rapi-certificate", a.setRAPICertificate, admin},
 		{"GET", "/2/users", a.users, admin},

@@ -29,6 +29,25 @@ func (a *api) renewCrypto(r *http.Request) (any, error) {
 	return a.submit(r, opcode{ID: opRenew, Fields: body}, summary)
 }
 
+// renewals tells what renewals have left to be done.
+func (a *api) renewals(*http.Request) (any, error) {
+	s, err := a.b.State()
+	if err != nil {
+		return nil, err
+	}
+	out := wire.Renewals{Behind: []wire.RenewBehind{}, Authorities: len(s.CA.Roots())}
+	for _, n := range s.SortedNodes() {
+		b := wire.RenewBehind{Node: string(n.Name), Signing: n.Keys != nil && n.Keys.RenewSigning}
+		if !n.RenewBefore.IsZero() {
+			b.Certificates = &n.RenewBefore
+		}
+		if b.Signing || b.Certificates != nil {
+			out.Behind = append(out.Behind, b)
+		}
+	}
+	return out, nil
+}
+
 // setRAPICertificate installs a certificate of the administrator's own. It is no
 // job: opcodes are kept and shown, and its key is a secret.
 func (a *api) setRAPICertificate(r *http.Request) (any, error) {

@@ -64,6 +64,7 @@ func TestOtherOperations(t *testing.T) {
 		{"GET", "/2/administrators"},
 		{"DELETE", "/2/administrators/alice"},
 		{"PUT", "/2/rapi-certificate", body(t, own)},
+		{"GET", "/2/renew-crypto"},
 		{"PUT", "/2/renew-crypto", `{"new_signing_keys":true,"node_name":"node1"}`},
 		{"POST", "/2/nodes/node2/rename", `{"new_name":"node9.lab.test"}`},
 		{"GET", "/2/query/node?fields=name,role,nosuch,pip,tags,ctime"},

@@ -150,8 +150,20 @@ func TestRenewCryptoStatus(t *testing.T) {
 	if m.wantJSON(&out, Cluster, "renew-crypto", "--status", "--json"); out["id"] != 1.0 || out["status"] != "success" {
 		t.Errorf("%v", out)
 	}
-	if text := m.want(Cluster, "renew-crypto", "--status"); !strings.Contains(text, "used by 1 of 1") {
+	if text := m.want(Cluster, "renew-crypto", "--status"); !strings.Contains(text, "used by 1 of 1") || !strings.Contains(text, "still to be renewed: none") {
 		t.Errorf("%s", text)
+	}
+	s, err := m.b.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := s.Candidates()[0].UUID
+	m.b.Do(state.KindNodesCerts, state.NodesCerts{Stale: []state.StaleNode{{Node: id, Since: m.b.Now()}, {Node: id, Signing: true}}})
+	if text := m.want(Cluster, "renew-crypto", "--status"); !strings.Contains(text, "certificates, signing key") {
+		t.Errorf("%s", text)
+	}
+	if m.wantJSON(&out, Cluster, "renew-crypto", "--status", "--json"); out["authorities"] != 1.0 || len(out["behind"].([]any)) != 1 {
+		t.Errorf("%v", out)
 	}
 	m.fail(ExitPending, "node9.lab.test", Cluster, "renew-crypto", "--resume")
 	m.fail(ExitFailed, "has ended: success", Cluster, "renew-crypto", "--abort")

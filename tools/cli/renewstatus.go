@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"rolekey/masterd/rapi/wire"
 )
@@ -36,12 +37,38 @@ func (a *app) renewStatus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var left wire.Renewals
+	if err := a.client.get(ctx, "/2/renew-crypto", &left); err != nil {
+		return err
+	}
 	r := reportOf(j)
 	if a.asJSON {
-		return a.printJSON(r)
+		return a.printJSON(struct {
+			jobReport
+			wire.Renewals
+		}{r, left})
 	}
-	printItems(a.out, r.items(), "")
+	printItems(a.out, append(r.items(), behind(left)...), "")
 	return nil
+}
+
+// behind are the nodes that renewals have not reached by now.
+func behind(left wire.Renewals) []item {
+	var nodes []string
+	for _, n := range left.Behind {
+		what := []string{}
+		if n.Certificates != nil {
+			what = append(what, "certificates")
+		}
+		if n.Signing {
+			what = append(what, "signing key")
+		}
+		nodes = append(nodes, n.Node+": "+strings.Join(what, ", "))
+	}
+	if len(nodes) == 0 {
+		return []item{{"Nodes still to be renewed", "none"}}
+	}
+	return []item{{"Nodes still to be renewed", nodes}}
 }
 
 // running returns the newest renewal, which must not have ended.

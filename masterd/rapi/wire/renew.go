@@ -1,5 +1,7 @@
 package wire
 
+import "time"
+
 // Renew is the body of a request to replace keys and certificates.
 type Renew struct {
 	ClusterCertificate bool    `json:"new_cluster_certificate,omitempty"`
@@ -23,4 +25,18 @@ func (r Renew) Any() bool {
 type RAPICertificate struct {
 	Certificate []byte `json:"certificate"`
 	Key         []byte `json:"key"`
+}
+
+// Renewals tells what renewals have left to be done. The master does it by itself
+// when the nodes answer.
+type Renewals struct {
+	Behind      []RenewBehind `json:"behind"`
+	Authorities int           `json:"authorities"` // that are trusted: two while one is changed
+}
+
+// RenewBehind is a node that renewals have not reached.
+type RenewBehind struct {
+	Node         string     `json:"node"`
+	Certificates *time.Time `json:"certificates_before"` // of before then are to be replaced; null: none
+	Signing      bool       `json:"signing_key"`         // is to be replaced
 }
