@@ -10,6 +10,7 @@ package cluster
 //	3  SSH settings in the index of the roster, shared SSH keys in the map,
 //	   the kind of key in orders to make keys; users and administrators of
 //	   the remote API; host keys that nodes change themselves; authorities
-//	   and gossip keys in the index of the roster; the call to repair files;
-//	   marks of candidates whose signing key is to be replaced
+//	   and gossip keys in the index of the roster; the calls to repair files
+//	   and to wait for logins; marks of candidates whose signing key is to be
+//	   replaced
 const FeatureLevel = 3

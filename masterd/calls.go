@@ -120,6 +120,13 @@ func (c calls) SSHProbe(ctx context.Context, node cluster.NodeID, r rpc.SSHProbe
 	return reply, err
 }
 
+// SSHSettle has a node wait for logins by SSH.
+func (c calls) SSHSettle(ctx context.Context, node cluster.NodeID, r rpc.SSHSettleRequest) (rpc.SSHSettleReply, error) {
+	var reply rpc.SSHSettleReply
+	err := c.client.Call(ctx, rpc.Target{Node: node, Daemon: rpc.Noded}, rpc.MethodSSHSettle, "", r, &reply)
+	return reply, err
+}
+
 func (c calls) stamp(ctx context.Context) context.Context {
 	return rpc.WithStamp(ctx, rpc.Stamp{Version: c.member.keeper.View().At(), Term: c.member.node.Term()})
 }

@@ -30,6 +30,7 @@ type leader struct {
 	nodes   nodeKeys
 	ask     verify.Nodes
 	repairs nodeRepairs
+	settles nodeLogins
 	scripts hooks.Asker
 	alive   func(ctx context.Context, voter cluster.NodeID) bool // its masterd answers
 	evicts  func(cluster.NodeID) bool                            // nil: nobody
@@ -59,6 +60,11 @@ type leader struct {
 // nodeRepairs has nodes put their own files right.
 type nodeRepairs interface {
 	Repair(ctx context.Context, node cluster.NodeID) (rpc.RepairReply, error)
+}
+
+// nodeLogins has nodes wait for logins by SSH.
+type nodeLogins interface {
+	SSHSettle(ctx context.Context, node cluster.NodeID, r rpc.SSHSettleRequest) (rpc.SSHSettleReply, error)
 }
 
 // run leads until ctx ends or something fails; then raft elects again.

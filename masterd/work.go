@@ -156,6 +156,11 @@ func (w worker) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDes
 	return w.l.nodes.KeyDestroy(ctx, node)
 }
 
+// SSHSettle implements jobs.Cluster.
+func (w worker) SSHSettle(ctx context.Context, node cluster.NodeID, r rpc.SSHSettleRequest) (rpc.SSHSettleReply, error) {
+	return w.l.settles.SSHSettle(ctx, node, r)
+}
+
 // Inspect implements jobs.Cluster.
 func (w worker) Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error) {
 	return w.l.ask.State(ctx, node)

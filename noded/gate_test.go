@@ -67,7 +67,7 @@ func TestG2CandidateChangesNothing(t *testing.T) {
 	if err := caller.Call(t.Context(), nodedOf(to), rpc.MethodState, "", nil, &s); err != nil {
 		t.Errorf("state: %v", err)
 	}
-	for _, m := range []rpc.Method{rpc.MethodKeyCreate, rpc.MethodKeyDestroy, rpc.MethodHooks, rpc.MethodSSHProbe, rpc.MethodProbe} {
+	for _, m := range []rpc.Method{rpc.MethodKeyCreate, rpc.MethodKeyDestroy, rpc.MethodHooks, rpc.MethodSSHProbe, rpc.MethodSSHSettle, rpc.MethodProbe} {
 		wantCode(t, m.Name, caller.Call(t.Context(), nodedOf(to), m, "", struct{}{}, nil), cluster.CodeNotMaster)
 	}
 }

@@ -60,6 +60,7 @@ type member struct {
 	sweepNow    chan struct{} // keys may have to be destroyed
 	hostsNow    chan struct{} // sshd may have other host keys
 	keyTurn     chan struct{} // held by whoever makes or destroys keys
+	settleTurn  chan struct{} // held by whoever waits for logins
 	rekeyNow    chan struct{} // a node is gone, and knows the gossip key: before feature level 3
 	ringTurn    sync.Mutex    // held by whoever changes the gossip keys
 	ring        atomic.Pointer[[]cluster.Secret]
@@ -126,7 +127,7 @@ func (c *liveCert) identity() (pki.Identity, error) { return pki.Identify(c.pair
 func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m := &member{
 		began: d.cfg.now(), cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, step: d.step, keys: d.keys, certs: map[string]*liveCert{}, hooks: newHooks(d.cfg.Paths),
-		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), hostsNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
+		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), hostsNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), settleTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, sources: m.cfg.sources, finder: d.ssh, command: d.command, held: d.keys, log: d.log, audit: m.audit, now: d.cfg.now}

@@ -39,7 +39,10 @@ type process struct {
 	title       string
 }
 
-func (s *sessions) processes() ([]process, error) {
+func (s *sessions) processes() ([]process, error) { return s.processesOf("") }
+
+// processesOf lists those that run a program; "": any.
+func (s *sessions) processesOf(program string) ([]process, error) {
 	entries, err := os.ReadDir(s.proc)
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
@@ -50,10 +53,13 @@ func (s *sessions) processes() ([]process, error) {
 		if err != nil {
 			continue
 		}
-		title, err1 := os.ReadFile(filepath.Join(s.proc, e.Name(), "cmdline"))
-		stat, err2 := os.ReadFile(filepath.Join(s.proc, e.Name(), "stat"))
-		if errors.Join(err1, err2) != nil {
-			continue // it has ended
+		stat, err := os.ReadFile(filepath.Join(s.proc, e.Name(), "stat"))
+		if err != nil || program != "" && programOf(stat) != program {
+			continue // it may have ended
+		}
+		title, err := os.ReadFile(filepath.Join(s.proc, e.Name(), "cmdline"))
+		if err != nil {
+			continue
 		}
 		title = bytes.TrimRight(bytes.ReplaceAll(title, []byte{0}, []byte{' '}), " ")
 		parent, ticks := parseStat(stat)
@@ -71,6 +77,15 @@ func parseStat(stat []byte) (parent int, ticks uint64) {
 	parent, _ = strconv.Atoi(fields[1])
 	ticks, _ = strconv.ParseUint(fields[19], 10, 64)
 	return parent, ticks
+}
+
+// programOf is the name in proc(5)'s stat.
+func programOf(stat []byte) string {
+	from, to := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if from < 0 || to < from {
+		return ""
+	}
+	return string(stat[from+1 : to])
 }
 
 func descendants(pid int, list []process) []process {
@@ -134,11 +149,9 @@ func (s *sessions) sockets(pid int) []string {
 // connections lists the established connections to the port of this node's
 // sshd, by their sockets as links in /proc name them.
 func (s *sessions) connections(port uint16) (map[string]connection, error) {
-	list, err := diagConnections(port)
-	if err != nil { // a kernel without it
-		if list, err = readConnections(filepath.Join(s.proc, "net"), port); err != nil {
-			return nil, fmt.Errorf("list connections: %w", err)
-		}
+	list, err := s.list(wanted{local: port})
+	if err != nil {
+		return nil, err
 	}
 	found := map[string]connection{}
 	for _, c := range list {
@@ -147,6 +160,17 @@ func (s *sessions) connections(port uint16) (map[string]connection, error) {
 		}
 	}
 	return found, nil
+}
+
+// list asks the kernel for connections.
+func (s *sessions) list(w wanted) ([]connection, error) {
+	list, err := diagConnections(w)
+	if err != nil { // a kernel without it
+		if list, err = readConnections(filepath.Join(s.proc, "net"), w); err != nil {
+			return nil, fmt.Errorf("list connections: %w", err)
+		}
+	}
+	return list, nil
 }
 
 // addElsewhere adds the connections of sessions in other network namespaces: of
@@ -175,7 +199,7 @@ func (s *sessions) addElsewhere(list []process, account string, port uint16, ope
 		if err != nil || rootErr != nil || seen[space] || !os.SameFile(root, theirs) {
 			continue // also one that has ended
 		}
-		conns, err := readConnections(filepath.Join(dir, "net"), port)
+		conns, err := readConnections(filepath.Join(dir, "net"), wanted{local: port})
 		if err != nil {
 			continue
 		}
@@ -187,9 +211,8 @@ func (s *sessions) addElsewhere(list []process, account string, port uint16, ope
 	return nil
 }
 
-// readConnections lists the established connections to a port from a net folder
-// of proc(5), on any kernel.
-func readConnections(dir string, port uint16) (list []connection, err error) {
+// readConnections lists connections from a net folder of proc(5), on any kernel.
+func readConnections(dir string, w wanted) (list []connection, err error) {
 	for _, name := range []string{"tcp", "tcp6"} {
 		f, err := os.Open(filepath.Join(dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -200,7 +223,7 @@ func readConnections(dir string, port uint16) (list []connection, err error) {
 		}
 		scan := bufio.NewScanner(f)
 		for scan.Scan() {
-			if c, ok := parseConnection(scan.Text()); ok && c.local.Port() == port {
+			if c, state, ok := parseConnection(scan.Text()); ok && w.state(state) && w.ends(c) {
 				list = append(list, c)
 			}
 		}
@@ -213,23 +236,40 @@ func readConnections(dir string, port uint16) (list []connection, err error) {
 
 type connection struct {
 	local, remote netip.AddrPort
-	inode         string
+	inode         string // "0": no process has it yet
 }
 
 // link is the socket as a link in /proc names it.
 func (c connection) link() string { return "socket:[" + c.inode + "]" }
 
-// parseConnection reads a line of proc(5)'s net/tcp that tells of an
-// established connection.
-func parseConnection(line string) (connection, bool) {
-	const established = "01"
+// wanted says which connections are looked for.
+type wanted struct {
+	local, remote uint16 // ports; 0: any
+	opening       bool   // also those that the other end may think are established
+}
+
+// States of TCP, as the kernel numbers them.
+const (
+	tcpEstablished = 1
+	tcpOpening     = 3 // SYN-RECEIVED
+)
+
+func (w wanted) state(n uint64) bool { return n == tcpEstablished || n == tcpOpening && w.opening }
+
+func (w wanted) ends(c connection) bool {
+	return (w.local == 0 || w.local == c.local.Port()) && (w.remote == 0 || w.remote == c.remote.Port())
+}
+
+// parseConnection reads a line of proc(5)'s net/tcp.
+func parseConnection(line string) (c connection, state uint64, ok bool) {
 	f := strings.Fields(line)
-	if len(f) < 10 || f[3] != established {
-		return connection{}, false
+	if len(f) < 10 {
+		return c, 0, false
 	}
 	local, ok1 := parseEndpoint(f[1])
 	remote, ok2 := parseEndpoint(f[2])
-	return connection{local, remote, f[9]}, ok1 && ok2
+	state, err := strconv.ParseUint(f[3], 16, 8)
+	return connection{local, remote, f[9]}, state, ok1 && ok2 && err == nil
 }
 
 // parseEndpoint reads an address whose words of four bytes are in the order of

@@ -24,6 +24,7 @@ func (m *member) routes() {
 	m.server.Handle(rpc.MethodRepair, m.repair)
 	m.server.Handle(rpc.MethodHooks, m.runHooks)
 	m.server.Handle(rpc.MethodSSHProbe, m.probeSSH)
+	m.server.Handle(rpc.MethodSSHSettle, m.settleSSH)
 	m.server.Handle(rpc.MethodProbe, m.serveProbe)
 }
 

@@ -405,7 +405,8 @@ func TestParseConnection(t *testing.T) {
 		"  sl  local_address rem_address   st tx_queue rx_queue":                                         {},
 		"   3: 01:0016 zz:0016 01 0 0 0 0 0 9 1":                                                         {},
 	} {
-		got, ok := parseConnection(line)
+		got, state, ok := parseConnection(line)
+		ok = ok && wanted{}.state(state)
 		if ok != (want.inode != "") || ok && got != want {
 			t.Errorf("%q: %+v, %v", line, got, ok)
 		}

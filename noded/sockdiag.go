@@ -23,12 +23,11 @@ const (
 	diagRequest = 8 + diagID
 	diagMessage = 4 + diagID + 20
 
-	tcpEstablished = 1
-	diagLimit      = time.Second // of each answer; the kernel answers at once
+	diagLimit = time.Second // of each answer; the kernel answers at once
 )
 
-// diagConnections lists the established connections to a port of this machine.
-func diagConnections(port uint16) (list []connection, err error) {
+// diagConnections lists connections of this machine.
+func diagConnections(w wanted) (list []connection, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("open sock_diag: %w", err)
@@ -39,10 +38,10 @@ func diagConnections(port uint16) (list []connection, err error) {
 		return nil, fmt.Errorf("open sock_diag: %w", err)
 	}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		if err := unix.Sendto(fd, diagQuestion(family, port), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		if err := unix.Sendto(fd, diagQuestion(family, w), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return nil, fmt.Errorf("ask sock_diag: %w", err)
 		}
-		part, err := readDiag(fd, port)
+		part, err := readDiag(fd, w)
 		if err != nil {
 			return nil, fmt.Errorf("read sock_diag: %w", err)
 		}
@@ -51,21 +50,26 @@ func diagConnections(port uint16) (list []connection, err error) {
 	return list, nil
 }
 
-// diagQuestion asks for a dump; the port is in the order of the network.
-func diagQuestion(family byte, port uint16) []byte {
+// diagQuestion asks for a dump; ports are in the order of the network.
+func diagQuestion(family byte, w wanted) []byte {
 	b := make([]byte, unix.SizeofNlMsghdr+diagRequest)
 	binary.NativeEndian.PutUint32(b, uint32(len(b)))
 	binary.NativeEndian.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
 	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	r := b[unix.SizeofNlMsghdr:]
 	r[0], r[1] = family, unix.IPPROTO_TCP
-	binary.NativeEndian.PutUint32(r[4:], 1<<tcpEstablished)
-	binary.BigEndian.PutUint16(r[8:], port)
+	states := uint32(1 << tcpEstablished)
+	if w.opening {
+		states |= 1 << tcpOpening
+	}
+	binary.NativeEndian.PutUint32(r[4:], states)
+	binary.BigEndian.PutUint16(r[8:], w.local)
+	binary.BigEndian.PutUint16(r[10:], w.remote)
 	return b
 }
 
 // readDiag reads one dump to its end.
-func readDiag(fd int, port uint16) (list []connection, err error) {
+func readDiag(fd int, w wanted) (list []connection, err error) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, _, flags, from, err := unix.Recvmsg(fd, buf, nil, 0)
@@ -87,7 +91,7 @@ func readDiag(fd int, port uint16) (list []connection, err error) {
 			if done || err != nil {
 				return list, err
 			}
-			if c.local.Port() == port {
+			if w.ends(c) {
 				list = append(list, c)
 			}
 		}

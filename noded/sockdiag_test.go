@@ -34,11 +34,11 @@ func TestG4ConnectionsBothWays(t *testing.T) {
 			}
 			t.Cleanup(func() { conn.Close(); accepted.Close() })
 		}
-		read, err := readConnections("/proc/net", port)
+		read, err := readConnections("/proc/net", wanted{local: port})
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked, err := diagConnections(port)
+		asked, err := diagConnections(wanted{local: port})
 		if err != nil {
 			t.Skipf("no sock_diag here: %v", err)
 		}
@@ -54,14 +54,14 @@ func TestG4ConnectionsBothWays(t *testing.T) {
 func BenchmarkConnections(b *testing.B) {
 	b.Run("sock_diag", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := diagConnections(22); err != nil {
+			if _, err := diagConnections(wanted{local: 22}); err != nil {
 				b.Skip(err)
 			}
 		}
 	})
 	b.Run("proc", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := readConnections("/proc/net", 22); err != nil {
+			if _, err := readConnections("/proc/net", wanted{local: 22}); err != nil {
 				b.Fatal(err)
 			}
 		}

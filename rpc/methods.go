@@ -80,6 +80,7 @@ var (
 	MethodHooks      = Method{Name: "hooks", Verb: http.MethodPost, Path: "/v1/hooks", Tier: TierMaster, Mutating: true, MaxBody: smallBody, Timeout: slowCall}
 	MethodProbe      = Method{Name: "probe", Verb: http.MethodPost, Path: "/v1/probe", Tier: TierMaster, MaxBody: smallBody, MaxReply: smallBody, Timeout: slowCall}
 	MethodSSHProbe   = Method{Name: "ssh-probe", Verb: http.MethodPost, Path: "/v1/ssh/probe", Tier: TierMaster, MaxBody: 8 << 20, MaxReply: 4 << 20, Timeout: raftCall}
+	MethodSSHSettle  = Method{Name: "ssh-settle", Verb: http.MethodPost, Path: "/v1/ssh/settle", Tier: TierMaster, MaxBody: smallBody, Timeout: quickCall}
 )
 
 // Those that renew certificates of a node.
@@ -102,7 +103,7 @@ var (
 func NodedMethods() []Method {
 	return []Method{
 		MethodVersion, MethodHealth, MethodMapPut, MethodBeaconPut, MethodMapGet,
-		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodCertPrepare, MethodCertInstall, MethodRepair, MethodHooks, MethodSSHProbe, MethodProbe,
+		MethodRosterGet, MethodState, MethodFacts, MethodKeyCreate, MethodKeyDestroy, MethodCertPrepare, MethodCertInstall, MethodRepair, MethodHooks, MethodSSHProbe, MethodSSHSettle, MethodProbe,
 	}
 }
 

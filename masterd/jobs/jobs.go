@@ -59,6 +59,8 @@ type Cluster interface {
 	AnswersAt(ctx context.Context, node cluster.NodeID, addr netip.Addr) error
 	KeyCreate(ctx context.Context, node cluster.NodeID, r rpc.KeyCreateRequest) (rpc.CandidateKeys, error)
 	KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDestroyReply, error)
+	// SSHSettle has a node wait until logins by SSH are decided.
+	SSHSettle(ctx context.Context, node cluster.NodeID, r rpc.SSHSettleRequest) (rpc.SSHSettleReply, error)
 	// Inspect asks a node what it is like now.
 	Inspect(ctx context.Context, node cluster.NodeID) (rpc.NodeState, error)
 	// CertPrepare and CertInstall have a node make its next keys, and use the

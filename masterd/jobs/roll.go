@@ -37,15 +37,6 @@ const (
 	prepareLimitRSA = time.Minute
 )
 
-// Both keys are good for so long at least: a login takes its time, and one that
-// began when there was only the old key must not end when there is none but the
-// new. Meanwhile the map is delivered again, at this pace, to nodes that have not
-// confirmed it. The key of a role that was lost goes at once.
-const (
-	overlapHold  = 5 * time.Second
-	overlapPause = 500 * time.Millisecond
-)
-
 func (r *run) roll(ctx context.Context, left *resume) error {
 	s := r.c.State()
 	if s.FeatureLevel < state.LevelSSH {
@@ -193,23 +184,7 @@ func (g *roll) overlap(ctx context.Context) error {
 	if err != nil || g.left.Now || !g.overlaps() {
 		return err
 	}
-	for held := time.Duration(0); held < overlapHold; held += overlapPause {
-		select {
-		case <-time.After(overlapPause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if g.mayGoBack() {
-			return nil
-		}
-		if spread.Done == spread.All {
-			continue
-		}
-		if spread, err = g.c.Republish(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return g.hold(ctx, spread)
 }
 
 // overlaps reports whether the map lists keys that are about to go.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -28,6 +29,8 @@ type sshSide struct {
 	ever []cluster.SSHKey // all that it ever held: what its thief has
 	full bool             // it cannot store a new key
 	seen *candmap.Map     // that it enforces; nil: none since the test began
+	// So long do logins that are under way last; below zero it cannot tell.
+	clients, logins time.Duration
 }
 
 type heldKey struct {

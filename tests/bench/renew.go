@@ -10,8 +10,7 @@ import (
 	"rolekey/tests/kit"
 )
 
-// renewals are what is replaced, and its target; without one it is limited by
-// how long old and new are to overlap.
+// renewals are what is replaced, and its target.
 var renewals = []struct {
 	flag, what string
 	target     target
@@ -20,7 +19,7 @@ var renewals = []struct {
 	{"--new-cluster-certificate", "renewal of the authority", atMost(1000)},
 	{"--new-signing-keys", "renewal of the signing keys", atMost(1000)},
 	{"--new-gossip-key", "renewal of the gossip key", atMost(1000)},
-	{"--new-ssh-keys", "renewal of the SSH keys", target{}},
+	{"--new-ssh-keys", "renewal of the SSH keys", atMost(1000)},
 }
 
 // callPause is the pace of the calls to each node meanwhile.
@@ -29,9 +28,8 @@ const callPause = 10 * time.Millisecond
 // renew measures how long keys take to be replaced, and calls every node all the
 // time.
 func (b *bench) renew(ctx context.Context) error {
-	var failed []float64
 	for _, r := range renewals {
-		var took []float64
+		var took, failed []float64
 		for range min(b.rounds, 5) {
 			calls, stop, err := b.callAll(ctx)
 			if err != nil {
@@ -48,8 +46,8 @@ func (b *bench) renew(ctx context.Context) error {
 			took, failed = append(took, ms(d)), append(failed, float64(calls.failed))
 		}
 		show(fmt.Sprintf("%s, %d nodes", r.what, b.nodes), "ms", took, r.target)
+		show("calls that failed during the "+r.what, "", failed, target{})
 	}
-	show("calls that failed during a renewal", "", failed, target{})
 	return nil
 }
 

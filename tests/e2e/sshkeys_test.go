@@ -98,6 +98,43 @@ func TestKeysChangeUnderLogins(t *testing.T) {
 	}
 }
 
+// TestRenewalsUnderLogins: SSH keys are renewed again and again while all
+// candidates log in without a pause, and one of them takes its time. No login
+// fails, and those that do not take long hold nothing up for long.
+func TestRenewalsUnderLogins(t *testing.T) {
+	w := keyed(t)
+	slow := w.halfOpen(w.node("node2"), w.node("node5"))
+	began := time.Now()
+	w.admin(0, "gnt-cluster", "renew-crypto", "--new-ssh-keys", "-f")
+	if took := time.Since(began); took < 5*time.Second {
+		t.Errorf("a login that is not decided from node2 to node5 is waited for %s", took)
+	}
+	slow.Close()
+	renew := func() {
+		for range 5 {
+			began := time.Now()
+			w.admin(0, "gnt-cluster", "renew-crypto", "--new-ssh-keys", "-f")
+			t.Logf("renewed in %s", time.Since(began).Round(time.Millisecond))
+		}
+	}
+	w.loginsOf(w.node("node1"), w.node("node5"), func() {
+		w.loginsOf(w.node("node2"), w.node("node1"), func() {
+			w.loginsOf(w.node("node3"), w.node("node4"), renew)
+		})
+	})
+	w.clean()
+}
+
+// halfOpen connects to a node's sshd from another one, and says nothing.
+func (w *world) halfOpen(from, to lab.Node) net.Conn {
+	w.t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from.Address)}}
+	conn, err := dialer.DialContext(w.ctx, "tcp", net.JoinHostPort(to.Address, fmt.Sprint(to.SSHPort)))
+	w.must(err)
+	w.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // refused returns nil if sshd refuses the key from one node's address, whatever
 // other keys that node has.
 func refused(ctx context.Context, key string, from, to lab.Node) error {

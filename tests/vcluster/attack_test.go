@@ -74,6 +74,8 @@ func TestG2HostileCandidate(t *testing.T) {
 			}
 			err := loot.Call(to, rpc.Noded, rpc.MethodSSHProbe, "", rpc.SSHProbeRequest{}, nil)
 			c.Refused("ssh/probe", err, cluster.CodeNotMaster)
+			err = loot.Call(to, rpc.Noded, rpc.MethodSSHSettle, "", rpc.SSHSettleRequest{}, nil)
+			c.Refused("ssh/settle", err, cluster.CodeNotMaster)
 		}
 		// Its own key opens no node by SSH: only the master's is authorized.
 		key, err := os.ReadFile(hostile.at.SSHPublicKey())
