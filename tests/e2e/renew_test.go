@@ -164,6 +164,21 @@ func (t *traffic) runs(context.Context) error {
 	return nil
 }
 
+// more reports whether all of it has gone on since now.
+func (t *traffic) more() func(context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	calls, logins := t.calls+100, t.logins+24 // two by each pair, since one was under way
+	return func(context.Context) error {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.calls < calls || t.logins < logins {
+			return fmt.Errorf("%d of %d calls, %d of %d logins", t.calls, calls, t.logins, logins)
+		}
+		return nil
+	}
+}
+
 // end stops the traffic, none of which may have failed.
 func (t *traffic) end(what string) {
 	t.t.Helper()
@@ -190,6 +205,7 @@ func TestRenewalInterruptsNothing(t *testing.T) {
 		began := time.Now()
 		r := w.admin(0, "gnt-cluster", "renew-crypto", part, "-f")
 		took := time.Since(began)
+		w.until("there is traffic afterwards", load.more())
 		load.end(part)
 		t.Logf("%s took %s\n%s", part, took.Round(time.Millisecond), r.Stderr)
 		w.settle()

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -110,18 +112,59 @@ func TestRenewalsUnderLogins(t *testing.T) {
 		t.Errorf("a login that is not decided from node2 to node5 is waited for %s", took)
 	}
 	slow.Close()
-	renew := func() {
-		for range 5 {
-			began := time.Now()
-			w.admin(0, "gnt-cluster", "renew-crypto", "--new-ssh-keys", "-f")
-			t.Logf("renewed in %s", time.Since(began).Round(time.Millisecond))
-		}
-	}
 	w.loginsOf(w.node("node1"), w.node("node5"), func() {
 		w.loginsOf(w.node("node2"), w.node("node1"), func() {
-			w.loginsOf(w.node("node3"), w.node("node4"), renew)
+			w.loginsOf(w.node("node3"), w.node("node4"), w.renewals)
 		})
 	})
+	w.clean()
+}
+
+// renewals renews SSH keys five times in a row. On a busy machine logins may take
+// long, and so may these, but not all of them.
+func (w *world) renewals() {
+	w.t.Helper()
+	fastest := time.Hour
+	for range 5 {
+		began := time.Now()
+		w.admin(0, "gnt-cluster", "renew-crypto", "--new-ssh-keys", "-f")
+		took := time.Since(began)
+		w.t.Logf("renewed in %s", took.Round(time.Millisecond))
+		fastest = min(fastest, took)
+	}
+	if fastest >= 5*time.Second {
+		w.t.Errorf("each renewal waited as long as for nodes that cannot tell: %s", fastest)
+	}
+}
+
+// TestMachinesRenewalsUnderLogins does the same where each node is a machine of its
+// own, while an open session goes on, and with either storage.
+func TestMachinesRenewalsUnderLogins(t *testing.T) {
+	w := machines(t)
+	master, candidate, n := w.node("node1"), w.node("node2"), w.node("node3")
+	w.byDefaultAtTheEnd()
+	w.modify(candidate.Name, "-C", "yes")
+	w.settle()
+	session, err := w.Spawn(w.ctx, lab.Cmd{Node: candidate.Name, Args: []string{"ssh", n.Name, "hostname; cat"}, Stderr: t.Output()})
+	w.must(err)
+	said := bufio.NewReader(session.Stdout)
+	if line, err := said.ReadString('\n'); line != n.Name+"\n" {
+		t.Fatalf("a session: %q, %v", line, err)
+	}
+	for _, storage := range []string{"file", "agent"} {
+		w.admin(0, "gnt-cluster", "modify", "--ssh-key-storage="+storage)
+		w.loginsOf(master, n, func() {
+			w.loginsOf(candidate, master, w.renewals)
+		})
+	}
+	if _, err := io.WriteString(session.Stdin, "goes on\n"); err != nil {
+		t.Errorf("the session has ended: %v", err)
+	} else if line, err := said.ReadString('\n'); line != "goes on\n" {
+		t.Errorf("the session says %q: %v", line, err)
+	}
+	if code, err := session.Wait(); code != 0 || err != nil { // it ends with its input
+		t.Errorf("the session: code %d, %v", code, err)
+	}
 	w.clean()
 }
 
