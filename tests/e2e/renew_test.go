@@ -3,11 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -100,7 +96,7 @@ func (t *traffic) caller(from string, to lab.Node) func() error {
 			kept = nil
 		}
 		if l == nil || !bytes.Equal(now, with) {
-			if l, err = t.holds(n); err != nil {
+			if l, err = kit.StealWhole(t.ctx, n); err != nil {
 				return fmt.Errorf("read the certificate: %w", err)
 			}
 			with = now
@@ -126,32 +122,6 @@ func (t *traffic) caller(from string, to lab.Node) func() error {
 		}
 		return err
 	}
-}
-
-// holds reads a candidate's certificate and key. While they are replaced, one
-// after the other, they do not belong together for a moment.
-func (t *traffic) holds(n lab.Node) (*kit.Loot, error) {
-	for {
-		l, err := kit.Steal(n)
-		if err == nil && l.Candidate != nil && belongs(l.Candidate) {
-			return l, nil
-		}
-		select {
-		case <-time.After(2 * time.Millisecond):
-		case <-t.ctx.Done():
-			return nil, errors.Join(err, context.Cause(t.ctx))
-		}
-	}
-}
-
-func belongs(c *tls.Certificate) bool {
-	cert, err := x509.ParseCertificate(c.Certificate[0])
-	signer, ok := c.PrivateKey.(crypto.Signer)
-	if err != nil || !ok {
-		return false
-	}
-	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
-	return ok && public.Equal(cert.PublicKey)
 }
 
 // runs reports whether all of it has begun.

@@ -1,8 +1,11 @@
 package kit
 
 import (
+	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"rolekey/candmap"
 	"rolekey/cluster"
@@ -63,6 +67,33 @@ func Steal(n lab.Node) (*Loot, error) {
 		return nil, fmt.Errorf("rob %s: %w", n.Name, err)
 	}
 	return l, nil
+}
+
+// StealWhole does the same on a candidate where certificate and key of the
+// candidate belong together. While they are replaced, one after the other, they
+// do not for a moment.
+func StealWhole(ctx context.Context, n lab.Node) (*Loot, error) {
+	for {
+		l, err := Steal(n)
+		if err == nil && l.Candidate != nil && belongs(l.Candidate) {
+			return l, nil
+		}
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, errors.Join(err, context.Cause(ctx))
+		}
+	}
+}
+
+func belongs(c *tls.Certificate) bool {
+	cert, err := x509.ParseCertificate(c.Certificate[0])
+	signer, ok := c.PrivateKey.(crypto.Signer)
+	if err != nil || !ok {
+		return false
+	}
+	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && public.Equal(cert.PublicKey)
 }
 
 // Caller calls with a certificate of the loot from the robbed node's address.
