@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"rolekey/internal/atomicfile"
 	"rolekey/pki"
@@ -57,11 +58,17 @@ func (v *vault) promoteNext() error {
 }
 
 // nextLocked returns the request for the next key, and makes that on the first
-// call. It stays the same until a certificate for it is installed.
+// call. It stays the same until a certificate for it is installed, or until it
+// lies there for long.
 func (v *vault) nextLocked(r rpc.LocalKeysRequest) (rpc.CandidateKeys, error) {
 	ctx := seal.Context{Cluster: r.Cluster, Node: r.Node, Incarnation: r.Incarnation}
 	if err := v.findLocked(ctx); err != nil { // which finishes an interrupted replacement
 		return rpc.CandidateKeys{}, fmt.Errorf("prepare candidate key: %w", err)
+	}
+	if pki.LiesLong(v.at.NextCandidateKey(), time.Now()) {
+		if err := atomicfile.Remove(v.at.NextCandidateKey()); err != nil {
+			return rpc.CandidateKeys{}, fmt.Errorf("prepare candidate key: %w", err)
+		}
 	}
 	key, err := readKey(v.ring, v.at.NextCandidateKey())
 	if errors.Is(err, fs.ErrNotExist) {

@@ -2,12 +2,16 @@ package masterd
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"os"
 	"testing"
+	"time"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/internal/paths"
 	"rolekey/pki"
+	"rolekey/rpc"
 )
 
 // TestVaultReplacesTheClientKey: the next key is one and the same until a
@@ -106,4 +110,52 @@ func readSealed(t *testing.T, path string) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// TestPreparedKeysAge: a client key and a signing key that were prepared for a
+// renewal which was given up long ago are not used by the next one.
+func TestPreparedKeysAge(t *testing.T) {
+	at := layout(t)
+	_, r := complete(t, at)
+	r.Certificate = nil
+	ask := func() (cluster.Digest, cluster.Digest) {
+		v, r := newVault(at), r
+		r.Signing = &rpc.SigningOrder{Avoid: []candmap.SigningKey{publicKey(mustSigner(t, at, r))}}
+		keys, err := v.ensureListed(r, r.Signing.Avoid[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Signing, r.Next = nil, true
+		csr, err := pki.ParseCSR(mustEnsure(t, v, r).CSR)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return csr.Pin, cluster.DigestOf(keys.Signing)
+	}
+	client, signing := ask()
+	if c, s := ask(); c != client || s != signing {
+		t.Error("asked again, it prepares other keys")
+	}
+	for _, f := range []string{at.NextCandidateKey(), at.NextSigningKey()} {
+		if err := os.Chtimes(f, time.Time{}, time.Now().Add(-2*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, s := ask()
+	if c == client || s == signing {
+		t.Errorf("keys that lay there for long are to be used: client %t, signing %t", c == client, s == signing)
+	}
+	if again, same := ask(); again != c || same != s {
+		t.Error("asked again, it prepares other keys")
+	}
+}
+
+// mustSigner is the signing key in use.
+func mustSigner(t *testing.T, at paths.Layout, r rpc.LocalKeysRequest) ed25519.PrivateKey {
+	t.Helper()
+	v := newVault(at)
+	if err := v.open(contextOf(r)); err != nil {
+		t.Fatal(err)
+	}
+	return v.signer()
 }

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/internal/atomicfile"
 	"rolekey/internal/paths"
+	"rolekey/pki"
 	"rolekey/rpc"
 	"rolekey/seal"
 )
@@ -90,7 +92,7 @@ func (v *vault) orderLocked(o *rpc.SigningOrder, listed candmap.SigningKey) erro
 		return slices.ContainsFunc(o.Avoid, func(k candmap.SigningKey) bool { return bytes.Equal(k, newest) })
 	}
 	if !avoided() {
-		return nil
+		return v.refreshLocked(o, listed)
 	}
 	// An earlier renewal may not have been ended here; the map lists its key.
 	if err := v.retireLocked(); err != nil {
@@ -104,6 +106,24 @@ func (v *vault) orderLocked(o *rpc.SigningOrder, listed candmap.SigningKey) erro
 	}
 	next, err := readNextSigning(v.ring, v.at)
 	v.other = next
+	return err
+}
+
+// refreshLocked replaces a next key that lies there for long: the renewal that it
+// was made for was given up. The master that orders a renewal has committed no map
+// that lists it, or it would have it avoided.
+func (v *vault) refreshLocked(o *rpc.SigningOrder, listed candmap.SigningKey) error {
+	if len(o.Avoid) == 0 || v.other == nil || !bytes.Equal(publicKey(v.signing), listed) || !pki.LiesLong(v.at.NextSigningKey(), time.Now()) {
+		return nil
+	}
+	if err := createSigning(v.ring, v.at.NextSigningKey()); err != nil {
+		return err
+	}
+	next, err := readNextSigning(v.ring, v.at)
+	if err == nil {
+		clear(v.other)
+		v.other = next
+	}
 	return err
 }
 

@@ -74,7 +74,7 @@ func (m *member) prepareCert(ctx context.Context, kind string) (rpc.CertRequest,
 	if c == nil {
 		return m.prepareCandidate(ctx)
 	}
-	key, err := c.prepare()
+	key, err := c.prepareAnew(m.cfg.now())
 	if err != nil {
 		return rpc.CertRequest{}, err
 	}

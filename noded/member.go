@@ -98,6 +98,13 @@ func (c *liveCert) reload() error {
 	return nil
 }
 
+// prepareAnew returns the key to use next in a renewal that the master leads.
+func (c *liveCert) prepareAnew(now time.Time) (crypto.Signer, error) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	return c.files.PrepareAnew(now)
+}
+
 // prepare returns the key to use next.
 func (c *liveCert) prepare() (crypto.Signer, error) {
 	c.turn.Lock()

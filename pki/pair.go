@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"rolekey/cluster"
 	"rolekey/internal/atomicfile"
@@ -122,6 +123,29 @@ func (f Files) Prepare() (crypto.Signer, error) {
 		return nil, fmt.Errorf("prepare key: %w", err)
 	}
 	return key, nil
+}
+
+// PrepareAnew is Prepare for a renewal that the master leads: it asks for a
+// certificate at once, so that a key which lies long is of one that was given up.
+func (f Files) PrepareAnew(now time.Time) (crypto.Signer, error) {
+	if LiesLong(f.next(), now) {
+		if err := f.Discard(); err != nil {
+			return nil, fmt.Errorf("prepare key: %w", err)
+		}
+	}
+	return f.Prepare()
+}
+
+// preparedLife is how long a key that was prepared is good for. A renewal takes
+// seconds; whoever renews keys because a disk or a backup was stolen must not get
+// one that lay there.
+const preparedLife = time.Hour
+
+// LiesLong reports whether the file of a prepared key is so old that it is not to
+// be used any more.
+func LiesLong(path string, now time.Time) bool {
+	info, err := os.Lstat(path)
+	return err == nil && now.Sub(info.ModTime()) > preparedLife
 }
 
 // Install makes cert the installed certificate. Its key is the prepared one,

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"rolekey/internal/atomicfile"
 )
@@ -223,5 +224,19 @@ func TestReadKeyBounds(t *testing.T) {
 	}
 	if err := (Files{Dir: filepath.Join(t.TempDir(), "none"), Name: "x"}).Remove(); err != nil {
 		t.Errorf("removing what is not there: %v", err)
+	}
+}
+
+// A prepared key stays for a renewal that goes on, and is replaced by one that
+// begins long after.
+func TestPrepareAnew(t *testing.T) {
+	t.Parallel()
+	f := Files{Dir: t.TempDir(), Name: "server"}
+	key, now := must(f.Prepare())(t), time.Now()
+	if again := must(f.PrepareAnew(now.Add(preparedLife - time.Minute)))(t); !samePublic(again, key.Public()) {
+		t.Error("another key is prepared while a renewal goes on")
+	}
+	if anew := must(f.PrepareAnew(now.Add(preparedLife + time.Minute)))(t); samePublic(anew, key.Public()) {
+		t.Error("a key that lay there for long is to be used")
 	}
 }
