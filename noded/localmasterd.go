@@ -18,6 +18,7 @@ import (
 	"rolekey/cluster"
 	"rolekey/internal/atomicfile"
 	"rolekey/internal/paths"
+	"rolekey/pki"
 	"rolekey/rpc"
 )
 
@@ -169,6 +170,20 @@ func (l *localMasterd) present() ([]string, error) {
 		}
 	}
 	return found, err
+}
+
+// lying returns the digest of the candidate certificate that lies in masterd's
+// folder, whoever put it there.
+func (l *localMasterd) lying() (cluster.Digest, bool) {
+	text, err := readKeyFile(l.at.CandidateCert())
+	if err != nil {
+		return cluster.Digest{}, false
+	}
+	cert, err := pki.ParseCert(text)
+	if err != nil {
+		return cluster.Digest{}, false
+	}
+	return cluster.DigestOf(cert.Raw), true
 }
 
 // tell gives masterd the view; it returns when masterd enforces it. A masterd

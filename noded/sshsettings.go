@@ -159,14 +159,14 @@ func (f *sshFinder) places(s *sshSettings, own sshkeys.Config) error {
 	all, err := own.AllAuthorizedKeys(s.account)
 	chosen := f.cfg.SSH.AuthorizedKeys
 	switch {
+	case errors.Is(err, sshkeys.ErrNoAuthorizedKeysFile) && (chosen == "" || len(own.AuthorizedKeysFile) > 0):
+		s.unread = err
+		return nil
 	case chosen != "":
 		// What sshd says does not quote: a path with spaces comes in pieces.
 		if err == nil && !strings.Contains(strings.Join(all, " "), chosen) && !strings.Contains(chosen, " ") {
 			s.refusals = append(s.refusals, fmt.Sprintf("sshd does not read %s, which noded.toml names, but %s", chosen, strings.Join(all, ", ")))
 		}
-	case errors.Is(err, sshkeys.ErrNoAuthorizedKeysFile):
-		s.unread = err
-		return nil
 	case err != nil:
 		return err
 	default:

@@ -66,6 +66,9 @@ func (m *member) stateOfKeys(ctx context.Context, s *rpc.NodeState) {
 	s.MasterKeys, s.Client = held.Present, held.Client
 	if !m.candidate(m.keeper.View()) {
 		s.KeyFiles = append(m.keyFiles(), m.keys.strays()...)
+		if d, ok := m.masterd.lying(); ok && len(s.Client) == 0 {
+			s.Client = append(s.Client, d)
+		}
 	}
 }
 
@@ -79,7 +82,10 @@ func (s *sshFiles) state(ctx context.Context, v *candmap.View, out *rpc.NodeStat
 	if s.problem != nil {
 		out.BlockProblems = append(out.BlockProblems, s.problem.Error())
 	}
-	out.BlockProblems = slices.Concat(out.BlockProblems, s.report.Unsafe, s.refusals, s.rivals())
+	for _, path := range s.report.Unsafe {
+		out.BlockProblems = append(out.BlockProblems, "sshd, which is strict, ignores the keys of the cluster as long as others can write there (chmod go-w; chown root): "+path)
+	}
+	out.BlockProblems = slices.Concat(out.BlockProblems, s.refusals, s.rivals())
 	set, err := s.finder.get(ctx)
 	if err != nil || v.Map == nil {
 		return

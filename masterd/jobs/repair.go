@@ -74,6 +74,9 @@ func (m *mender) mend(ctx context.Context, f *verify.Finding) bool {
 	case !again:
 		m.r.say(m.report.Line("REPAIRED", f.Code, f.Kind, f.Name, what))
 	}
+	if f.Rest != "" {
+		m.r.say(m.report.Line("NOTICE", f.Code, f.Kind, f.Name, "left to do by hand: "+f.Rest))
+	}
 	return true
 }
 

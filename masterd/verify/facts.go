@@ -29,6 +29,9 @@ func (c *check) facts(ctx context.Context) {
 			c.node(n, CodeNodeFileCheck, "%s", m).cure(RepairNode, "gnt-cluster verify --repair")
 		}
 		for _, d := range f.Derived {
+			if c.keyless[n.UUID] {
+				break // ssh's configuration names its key
+			}
 			c.node(n, CodeNodeSSH, "%s", d).cure(RepairNode, "gnt-cluster verify --repair")
 		}
 		c.copies(n, f)
@@ -133,8 +136,13 @@ func (c *check) copies(n *state.Node, f rpc.NodeFacts) {
 				owner = string(e.Name)
 			}
 		}
-		c.node(n, CodeNodeKey, "A copy of the private SSH key of %s (%s) lies in %s: remove it, and replace the key with 'gnt-cluster renew-crypto --new-ssh-keys'", owner, sshkeys.Fingerprint(k.Key), k.Path).
-			cure(RepairNone, "on %s: shred -u '%s'; on the master: gnt-cluster renew-crypto --new-ssh-keys", n.Name, k.Path)
+		f := c.node(n, CodeNodeKey, "A copy of the private SSH key of %s (%s) lies in %s: remove it, and replace the key with 'gnt-cluster renew-crypto --new-ssh-keys'", owner, sshkeys.Fingerprint(k.Key), k.Path)
+		if slices.Contains(c.answers[n.UUID].KeyFiles, k.Path) { // where noded destroys it
+			f.cure(RepairKeys, "gnt-cluster verify --repair")
+			f.then("gnt-cluster renew-crypto --new-ssh-keys, since whoever put the key there may have it")
+			continue
+		}
+		f.cure(RepairNone, "on %s: shred -u '%s'; on the master: gnt-cluster renew-crypto --new-ssh-keys", n.Name, k.Path)
 	}
 }
 
@@ -228,6 +236,7 @@ func (c *check) voting(ctx context.Context) {
 		switch {
 		case !slices.Contains(members, id):
 			c.report(CodeClusterConfig, "node", c.name(id), "It is a master candidate, and no member of raft: it receives no changes")
+		case c.estranged[id]: // told, with what to do
 		case !v.Reachable(id):
 			c.line("WARNING", CodeClusterConfig, "node", c.name(id), "its master daemon has not answered lately").
 				cure(RepairNone, "on %s: systemctl restart rolekey-masterd", c.name(id))
@@ -258,7 +267,7 @@ func (c *check) settledVoting(ctx context.Context) roles.View {
 		members := append(slices.Clone(v.RaftVoters), v.RaftNonvoters...)
 		behind := slices.ContainsFunc(v.Candidates, func(id cluster.NodeID) bool {
 			_, heard := c.answers[id] // nobody waits for a node that is down
-			return heard && id != v.Leader && (!v.Reachable(id) || !v.CaughtUp(id))
+			return heard && !c.estranged[id] && id != v.Leader && (!v.Reachable(id) || !v.CaughtUp(id))
 		})
 		if try == votingTries || !behind && sameSet(v.MapVoters, v.RaftVoters) && sameSet(v.Candidates, members) {
 			return v

@@ -33,6 +33,7 @@ type Finding struct {
 	Text     string
 	Remedy   string // what to do, for people: never empty
 	Repair   Repair
+	Rest     string // what is left to do by hand once it is repaired
 }
 
 // Error reports whether the finding makes verify fail.
@@ -75,6 +76,12 @@ const RemedyMark = "    remedy: "
 // cure says how a finding is put right, where that is not what its code says.
 func (f *Finding) cure(r Repair, format string, args ...any) {
 	f.Repair, f.Remedy = r, fmt.Sprintf(format, args...)
+}
+
+// then says what the repair leaves to do by hand.
+func (f *Finding) then(format string, args ...any) {
+	f.Rest = fmt.Sprintf(format, args...)
+	f.Remedy += "; then, by hand: " + f.Rest
 }
 
 // remedies are what to do about findings of a code, unless something else is
@@ -129,8 +136,8 @@ func (c *check) tellRemedy() {
 // which would lose its role.
 func (c *check) rekeyable(f *Finding, n *state.Node) {
 	if n.UUID == c.s.Master {
-		f.cure(RepairNone, "gnt-cluster master-failover --to ANOTHER, and then, there: gnt-node modify -C no %s && gnt-node modify -C yes %s", n.Name, n.Name)
+		f.cure(RepairNone, "gnt-cluster master-failover --to ANOTHER, and then, there: gnt-cluster verify --repair")
 		return
 	}
-	f.cure(RepairRekey, "gnt-node modify -C no %s && gnt-node modify -C yes %s", n.Name, n.Name)
+	f.cure(RepairRekey, "gnt-cluster verify --repair")
 }

@@ -28,6 +28,11 @@ func (c *check) hostKeys() {
 		if p := n.PendingHostKeys; p != nil && sameHostKeys(a.HostKeys, p.Keys) {
 			return // said above
 		}
+		if k, owner := c.clonedKey(n, a.HostKeys); owner != nil {
+			c.node(n, CodeNodeSSH, "its sshd has the host key %s of node %s: either could pass for the other, and ssh from other nodes refuses it", sshkeys.Fingerprint(k), owner.Name).
+				cure(RepairNone, newHostKeys, n.Name)
+			return
+		}
 		c.node(n, CodeNodeSSH, "its sshd has the host keys %s, and the roster has %s: noded there tells the master by itself within a minute, once sshd runs with them; its log says why it does not, and a machine that was installed anew must be added again: gnt-node add --readd %s",
 			prints(a.HostKeys), prints(n.HostKeys), n.Name).
 			cure(RepairNone, "on %s: systemctl restart ssh; if the machine was installed anew: gnt-node add --readd %s", n.Name, n.Name)
@@ -45,6 +50,21 @@ func (c *check) pendingHostKeys(n *state.Node, p *state.PendingHostKeys) {
 		cure(RepairNone, "gnt-node accept-host-keys %s; with --reject, if nobody there changed them", n.Name)
 }
 
+// newHostKeys is for a machine that was made by copying another one's disk.
+const newHostKeys = "on %s: rm /etc/ssh/ssh_host_* && ssh-keygen -A && systemctl restart ssh"
+
+// clonedKey finds a key that the roster has of another node.
+func (c *check) clonedKey(n *state.Node, keys []cluster.SSHKey) (cluster.SSHKey, *state.Node) {
+	for _, o := range c.s.SortedNodes() {
+		for _, k := range keys {
+			if o.UUID != n.UUID && hasKey(o.HostKeys, k) {
+				return k, o
+			}
+		}
+	}
+	return cluster.SSHKey{}, nil
+}
+
 // clones warns of nodes that could pass for one another.
 func (c *check) clones() {
 	holder := map[string]cluster.Name{}
@@ -52,7 +72,7 @@ func (c *check) clones() {
 		for _, k := range n.HostKeys {
 			if other, ok := holder[string(k.Blob)]; ok {
 				c.line("WARNING", CodeNodeSSH, "node", string(n.Name), "has the host key "+sshkeys.Fingerprint(k)+" of node "+string(other)+", too: make new ones on one of them with ssh-keygen -A, and restart its sshd").
-					cure(RepairNone, "on %s: rm /etc/ssh/ssh_host_* && ssh-keygen -A && systemctl restart ssh", n.Name)
+					cure(RepairNone, newHostKeys, n.Name)
 				continue
 			}
 			holder[string(k.Blob)] = n.Name

@@ -22,6 +22,7 @@ func TestHostKeys(t *testing.T) {
 	}{
 		"as it should be": {func(f *field) { f.at(4).HostKeys = keys(4, "host") }, nil},
 		"others":          {func(f *field) { f.at(4).HostKeys = keys(4, "new") }, []string{n4 + "its sshd has the host keys SHA256:", "--readd node4.lab.test"}},
+		"another node's":  {func(f *field) { f.at(4).HostKeys = keys(2, "host") }, []string{n4 + "its sshd has the host key SHA256:", "of node node2.lab.test: either could pass"}},
 		"pending":         {func(f *field) { claim(f, 2) }, []string{n2 + "waits for a decision", "gnt-node accept-host-keys node2.lab.test"}},
 		"others than pending": {func(f *field) {
 			claim(f, 2)

@@ -41,6 +41,7 @@ type field struct {
 	strangers func(from cluster.NodeID, r *rpc.ProbeReply) error
 	loginsAt  func(from cluster.NodeID, to rpc.SSHTarget) string // instead of logins
 	gullible  map[cluster.NodeID]bool                            // accept all
+	noProbes  map[cluster.NodeID]bool                            // make no attempts to log in
 }
 
 func newField(t *testing.T) *field {
@@ -177,6 +178,15 @@ func (f *field) Facts(_ context.Context, node cluster.NodeID, r rpc.FactsRequest
 	return out, nil
 }
 
+// told completes what a node says of itself.
+func (f *field) told(facts rpc.NodeFacts) rpc.NodeFacts {
+	facts.Files = map[string]cluster.Digest{"ssconf_master_node": {1}}
+	for _, n := range f.lab.S.SortedNodes() {
+		facts.Gossip = append(facts.Gossip, n.UUID)
+	}
+	return facts
+}
+
 // Voting implements Asker.
 func (f *field) Voting(context.Context) roles.View {
 	v := roles.View{
@@ -253,7 +263,7 @@ func (outsider) Close() error { return nil }
 
 // SSHProbe implements Asker.
 func (f *field) SSHProbe(_ context.Context, node cluster.NodeID, r rpc.SSHProbeRequest) (rpc.SSHProbeReply, error) {
-	if f.logins == nil {
+	if f.logins == nil || f.noProbes[node] {
 		return rpc.SSHProbeReply{}, errors.New("no answer")
 	}
 	var reply rpc.SSHProbeReply

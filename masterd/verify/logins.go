@@ -56,6 +56,11 @@ func (c *check) logins(a *attempts) {
 		return
 	}
 	c.section("Verifying ssh logins")
+	for _, l := range a.logins {
+		if l.err == nil && l.problem != "" && l.address == 0 {
+			c.closed[l.to.UUID] = true
+		}
+	}
 	for _, n := range c.sources() {
 		c.loginsFrom(n, a.logins)
 	}
@@ -66,7 +71,7 @@ func (c *check) loginsFrom(n *state.Node, all []*login) {
 	told := false
 	for _, l := range all {
 		switch {
-		case l.from != n:
+		case l.from != n, c.keyless[n.UUID]:
 		case l.err != nil && !told:
 			c.node(n, CodeNodeSSH, "could not test its SSH logins: %s", oneLine(l.err.Error()))
 			told = true
@@ -87,7 +92,16 @@ func (c *check) loginFailed(l *login) {
 		c.line("WARNING", CodeNodeSSH, "node", string(l.from.Name), "at its further address "+l.to.Addresses[l.address].String()+": "+text).cure(RepairNone, sshRemedy)
 		return
 	}
-	c.node(l.from, CodeNodeSSH, "%s", text).cure(RepairNone, sshRemedy)
+	c.node(l.from, CodeNodeSSH, "%s", text).cure(RepairNone, "%s", l.remedy())
+}
+
+// remedy is what to do about one that failed. That the host key is another than
+// the roster's is told of the node itself, too.
+func (l *login) remedy() string {
+	if strings.Contains(l.problem, "host key") {
+		return "gnt-node accept-host-keys " + string(l.to.Name) + ", if its administrator has changed them; if nobody has, another machine answers at its address"
+	}
+	return sshRemedy
 }
 
 // plan lists the logins so that neighbours in the list have different targets.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
@@ -30,14 +31,20 @@ func (c *check) maps() {
 			c.node(n, CodeNodeMap, "has lease %d s and policy %s instead of %d s and %s", a.LeaseSeconds, a.Policy, c.held.LeaseSeconds, c.held.Policy).cure(RepairPush, "gnt-cluster redist-conf")
 		}
 		if !a.Fresh {
-			c.node(n, CodeNodeMap, "its candidate map is stale: it has heard no beacon in time").
-				cure(RepairPush, "gnt-cluster redist-conf; if it stays so, a firewall or the clock of %s is in the way", n.Name)
+			c.staleMap(n)
 		}
 		if a.Forks > 0 {
 			c.node(n, CodeNodeMap, "holds evidence of %d signed map(s) that contradict another of the same version: signing keys were misused or a voter's disk was copied", a.Forks).
 				cure(RepairNone, "look at the files in map/evidence on %s: they name who signed; gnt-cluster renew-crypto --new-signing-keys, then remove these files and restart noded there", n.Name)
 		}
 	})
+}
+
+// staleMap reports a node that trusts nobody by its map any more: under policy
+// strict it refuses the question, under best_effort it says so.
+func (c *check) staleMap(n *state.Node) {
+	c.node(n, CodeNodeMap, "its candidate map is stale: it has heard no beacon in time").
+		cure(RepairPush, "gnt-cluster redist-conf; if it stays so, a firewall or the clock of %s is in the way", n.Name)
 }
 
 // authority checks the cluster's own certificate.
@@ -108,7 +115,7 @@ func (c *check) certificates() {
 		c.ending(CodeClusterCert, "node", string(n.Name), "its server certificate", a.ServerEnds)
 		c.ending(CodeClusterCert, "node", string(n.Name), "its identity certificate", a.IdentityEnds)
 		for _, d := range a.Client {
-			if other, ok := users[d]; ok {
+			if other, ok := users[d]; ok && c.held.ByClient(d) == nil { // of one in the map it is told whose it is
 				c.node(n, CodeClientCert, "uses the same candidate certificate as node %s", other).
 					cure(RepairNone, "gnt-cluster renew-crypto --new-node-certificates --node %s", other)
 			}
@@ -120,15 +127,14 @@ func (c *check) certificates() {
 
 func (c *check) clientCertificate(n *state.Node, a rpc.NodeState) {
 	entry := c.held.Candidate(n.UUID)
+	foreign := false
 	for _, d := range a.Client {
 		owner := c.held.ByClient(d)
-		switch {
-		case owner != nil && owner.UUID != n.UUID && entry == nil:
-			c.node(n, CodeClientCert, "Node '%s' is not a master candidate and is incorrectly using a certificate of another node which is master candidate %s.", n.Name, owner.Name).
-				cure(RepairKeys, "gnt-cluster verify --repair, and then, since %s has the key too: gnt-cluster renew-crypto --new-node-certificates --node %s", n.Name, owner.Name)
-		case owner != nil && owner.UUID != n.UUID:
-			c.rekeyable(c.node(n, CodeClientCert, "Master candidate '%s' is using a certificate of another node.", n.Name), n)
+		if owner == nil || owner.UUID == n.UUID {
+			continue
 		}
+		foreign = true
+		c.foreignCertificate(n, owner, entry != nil)
 	}
 	isCandidate := n.Flags.MasterCandidate
 	switch {
@@ -136,12 +142,31 @@ func (c *check) clientCertificate(n *state.Node, a rpc.NodeState) {
 		c.node(n, CodeClientCert, "The master candidate '%s' does not have an entry in the map of candidate certificates.", n.Name).cure(RepairPush, "gnt-cluster redist-conf")
 	case !isCandidate && entry != nil:
 		c.node(n, CodeClientCert, "Node '%s' is not a master candidate, but still listed in the map of master candidate certificates.", n.Name).cure(RepairPush, "gnt-cluster redist-conf")
-	case isCandidate && !slices.ContainsFunc(a.Client, func(d cluster.Digest) bool { return slices.Contains(entry.Client, d) }):
-		f := c.node(n, CodeClientCert, "Client certificate digest of master candidate '%s' does not match its entry in the candidate map. Expected: %s", n.Name, entry.Client[0])
-		if c.rekeyable(f, n); len(a.Client) == 0 && a.MasterKeys { // its files are there
-			f.cure(RepairNone, "its master daemon does not tell; on %s: systemctl restart rolekey-masterd", n.Name)
-		}
+	case entry == nil || foreign || slices.ContainsFunc(a.Client, func(d cluster.Digest) bool { return slices.Contains(entry.Client, d) }):
+	case len(a.Client) == 0 && a.MasterKeys: // its files are there, and masterd does not tell of them
+		c.estranged[n.UUID] = true
+		c.node(n, CodeClusterConfig, "Its master daemon does not answer noded there").
+			cure(RepairNone, "on %s: systemctl restart rolekey-masterd; its log says why it ended", n.Name)
+	case len(a.Client) == 0: // it has no keys at all, which is told
+	default:
+		c.estranged[n.UUID] = true
+		c.rekeyable(c.node(n, CodeClientCert, "Client certificate digest of master candidate '%s' does not match its entry in the candidate map. Expected: %s", n.Name, entry.Client[0]), n)
 	}
+}
+
+// foreignCertificate reports a node that uses another one's. Whoever has its key
+// can be that one, until the map lists another.
+func (c *check) foreignCertificate(n *state.Node, owner *candmap.Candidate, candidate bool) {
+	var f *Finding
+	if candidate {
+		c.estranged[n.UUID] = true
+		f = c.node(n, CodeClientCert, "Master candidate '%s' is using a certificate of another node which is master candidate %s.", n.Name, owner.Name)
+		c.rekeyable(f, n)
+	} else {
+		f = c.node(n, CodeClientCert, "Node '%s' is not a master candidate and is incorrectly using a certificate of another node which is master candidate %s.", n.Name, owner.Name)
+		f.cure(RepairKeys, "gnt-cluster verify --repair")
+	}
+	f.then("gnt-cluster renew-crypto --new-node-certificates --node %s, since %s has its key", owner.Name, n.Name)
 }
 
 // keys checks that private keys lie on candidates and nowhere else, and that
@@ -149,25 +174,31 @@ func (c *check) clientCertificate(n *state.Node, a rpc.NodeState) {
 func (c *check) keys() {
 	c.answered(func(n *state.Node, a rpc.NodeState) {
 		entry := c.held.Candidate(n.UUID)
-		if entry == nil && a.MasterKeys {
-			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but holds candidate keys", n.Name).cure(RepairKeys, "gnt-cluster verify --repair")
-		}
-		if entry == nil && len(a.KeyFiles) > 0 {
+		switch {
+		case entry != nil:
+		case len(a.KeyFiles) > 0:
 			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but these key files lie on it: %s", n.Name, strings.Join(a.KeyFiles, ", ")).
 				cure(RepairKeys, "gnt-cluster verify --repair; or on %s: rm %s", n.Name, strings.Join(a.KeyFiles, " "))
+		case a.MasterKeys:
+			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but holds candidate keys", n.Name).cure(RepairKeys, "gnt-cluster verify --repair")
 		}
 		if entry != nil && !a.MasterKeys {
+			c.estranged[n.UUID] = true
 			c.rekeyable(c.node(n, CodeNodeKey, "Master candidate '%s' holds no candidate keys", n.Name), n)
 		}
 		if !c.s.Params.SSHSetup || !a.SSHSetup {
 			return
 		}
 		switch {
-		case entry == nil && a.PrivateKey:
+		case entry == nil && a.PrivateKey && len(a.KeyFiles) == 0: // or else its file is told
 			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but root's private cluster key lies on it", n.Name).cure(RepairKeys, "gnt-cluster verify --repair")
 		case entry != nil && !a.PrivateKey:
+			c.keyless[n.UUID] = true
 			c.node(n, CodeNodeKey, "Master candidate '%s' has no private cluster SSH key", n.Name).cure(RepairSSHKeys, sshKeysRemedy)
-		case entry != nil && (a.PublicKey == nil || !hasKey(entry.SSH, *a.PublicKey)):
+		case entry != nil && a.PublicKey == nil:
+			c.keyless[n.UUID] = true
+			c.node(n, CodeNodeKey, "Master candidate '%s' has no private cluster SSH key that can be read", n.Name).cure(RepairSSHKeys, sshKeysRemedy)
+		case entry != nil && !hasKey(entry.SSH, *a.PublicKey):
 			c.node(n, CodeNodeSSH, "The SSH key of master candidate '%s' is not the one in the candidate map", n.Name).cure(RepairSSHKeys, sshKeysRemedy)
 		}
 		c.authorized(n, a)
@@ -194,6 +225,7 @@ const sshKeysRemedy = "the master has new ones made within a minute; at once: gn
 
 // authorized compares a node's authorized keys with those of the map.
 func (c *check) authorized(n *state.Node, a rpc.NodeState) {
+	unread := len(a.Authorized) == 0 && len(a.BlockProblems) > 0 // which say why
 	var want []cluster.SSHKey
 	for _, e := range c.held.Candidates {
 		if c.held.SSHReach == cluster.ReachMaster && e.UUID != c.held.Master {
@@ -201,7 +233,7 @@ func (c *check) authorized(n *state.Node, a rpc.NodeState) {
 		}
 		want = append(want, e.SSH...)
 		for _, k := range e.SSH {
-			if !hasKey(a.Authorized, k) {
+			if !hasKey(a.Authorized, k) && !unread {
 				c.node(n, CodeNodeSSH, "A SSH key of master candidate '%s' (UUID: '%s') is not in the 'authorized_keys' file of node '%s'.", e.Name, e.UUID, n.Name).
 					cure(RepairNode, "gnt-cluster verify --repair")
 			}

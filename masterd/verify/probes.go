@@ -208,9 +208,12 @@ func (c *check) strangeLogins(p *strange, about string, warn func(code, text str
 	case rpc.LoginCutOff:
 		c.count.cutOff++
 	case rpc.LoginAdmitted:
-		c.node(p.to, CodeNodeSSH, "its sshd let in root from node '%s' with a key that nobody authorized", p.from.Name)
+		c.node(p.to, CodeNodeSSH, "its sshd let in root from node '%s' with a key that nobody authorized", p.from.Name).
+			cure(RepairNone, "on %s: sshd -T -C user=root,host=localhost,addr=127.0.0.1 shows its configuration: see to AuthorizedKeysCommand, TrustedUserCAKeys and PermitEmptyPasswords", p.to.Name)
 	default:
-		warn(CodeNodeSSH, about+oneLine(r.Error))
+		if !c.closed[p.to.UUID] { // it lets in no candidate either, which is told
+			c.line("WARNING", CodeNodeSSH, "node", string(p.from.Name), about+oneLine(r.Error)).cure(RepairNone, sshRemedy)
+		}
 	}
 }
 

@@ -219,6 +219,13 @@ func TestDeadNodeCostsOneTimeout(t *testing.T) {
 			time.Sleep(askTimeout)
 			return "i/o timeout"
 		}
+		f.strangers = func(_ cluster.NodeID, r *rpc.ProbeReply) error { // who try it too
+			if len(r.Logins) > 0 && r.Logins[0].Node == statetest.ID(6) {
+				time.Sleep(askTimeout)
+				r.Logins[0].Outcome = rpc.LoginUndecided
+			}
+			return nil
+		}
 		began = time.Now()
 		_, got = f.run()
 		if took := time.Since(began); took > askTimeout {
@@ -228,6 +235,30 @@ func TestDeadNodeCostsOneTimeout(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
+}
+
+// TestBrokenSSHDIsToldOnce: of a sshd that lets in no candidate, nobody says that
+// strangers could not be tested there; of any other one that is said.
+func TestBrokenSSHDIsToldOnce(t *testing.T) {
+	undecided := func(_ cluster.NodeID, r *rpc.ProbeReply) error {
+		r.Logins[0].Outcome, r.Logins[0].Error = rpc.LoginUndecided, "its sshd takes no public keys from root"
+		return nil
+	}
+	f := newField(t)
+	f.strangers = undecided
+	if ok, got := f.run(); !ok || len(got) != 4 || !strings.Contains(got[0], "WARNING:ENODESSH:node:node4.lab.test:could not test") {
+		t.Errorf("%t, %q", ok, got)
+	}
+	f = newField(t)
+	f.strangers = undecided
+	f.logins = func(cluster.NodeID, cluster.NodeID) string { return "its host key is not in the roster" }
+	ok, got := f.run()
+	if ok || len(got) != 12 || slices.ContainsFunc(got, func(l string) bool { return strings.Contains(l, "could not test") }) {
+		t.Errorf("%t, %q", ok, got)
+	}
+	if f.report.Findings[0].Remedy == sshRemedy || !strings.Contains(f.report.Findings[0].Remedy, "accept-host-keys") {
+		t.Errorf("what to do about another host key: %s", f.report.Findings[0].Remedy)
+	}
 }
 
 // TestTimeOfTheWayIsNotSkew: what lies between question and answer is no

@@ -10,6 +10,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -73,6 +74,10 @@ type check struct {
 
 	answers map[cluster.NodeID]rpc.NodeState
 	asked   map[cluster.NodeID]span
+
+	closed    map[cluster.NodeID]bool // a candidate could not log in there
+	estranged map[cluster.NodeID]bool // told of: as it is, others do not hear its masterd
+	keyless   map[cluster.NodeID]bool // told of: it has no SSH key to log in with
 }
 
 // span is when a node was asked, and when it had answered.
@@ -92,6 +97,9 @@ const (
 // found.
 func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func() time.Time, tell func(line string)) (Report, error) {
 	c := &check{ask: ask, view: view, clock: now, out: tell, id: rpc.NewRequestID()}
+	for _, m := range []*map[cluster.NodeID]bool{&c.closed, &c.estranged, &c.keyless} {
+		*m = map[cluster.NodeID]bool{}
+	}
 	c.look()
 	if err := json.Unmarshal(op, &c.opts); err != nil {
 		return Report{}, &roles.PrereqError{Class: roles.WrongInput, Msg: "The opcode is not readable"}
@@ -99,7 +107,7 @@ func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func
 	if err := checkCodes(c.opts.IgnoreErrors); err != nil {
 		return Report{}, err
 	}
-	c.config()
+	c.config(ctx)
 	c.authority()
 	c.gather(ctx)
 	trying, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -148,8 +156,9 @@ func (c *check) node(n *state.Node, code, format string, args ...any) *Finding {
 }
 
 // config checks the replicated state against itself and against the map.
-func (c *check) config() {
+func (c *check) config(ctx context.Context) {
 	c.section("Verifying cluster config")
+	c.published(ctx)
 	if c.s.Role(c.s.Master) != cluster.RoleMaster || c.s.Node(c.s.Master) == nil || !c.s.Node(c.s.Master).Flags.MasterCandidate {
 		c.report(CodeClusterConfig, "cluster", "", "Master node is not a master candidate").
 			cure(RepairNone, "gnt-cluster master-failover --to NODE, a master candidate")
@@ -170,6 +179,18 @@ func (c *check) config() {
 	}
 }
 
+// published waits a moment until the newest committed map is published, too.
+func (c *check) published(ctx context.Context) {
+	for try := 0; c.s.Head().Hash != c.held.Hash && try < settleTries; try++ {
+		select {
+		case <-time.After(settlePause):
+		case <-ctx.Done():
+			return
+		}
+		c.look()
+	}
+}
+
 // look takes the state and the map that are newest now.
 func (c *check) look() { c.s, c.held = c.view() }
 
@@ -182,7 +203,7 @@ func (c *check) gather(ctx context.Context) {
 		c.look()
 		c.now = c.clock()
 		failed = c.askAll(ctx, failed)
-		if try == settleTries || c.level() {
+		if try == settleTries || c.level() && !slices.ContainsFunc(slices.Collect(maps.Values(failed)), stale) {
 			break
 		}
 		select {
@@ -193,10 +214,26 @@ func (c *check) gather(ctx context.Context) {
 	}
 	for _, n := range c.online() {
 		if err := failed[n.UUID]; err != nil {
-			c.node(n, CodeNodeRPC, "while contacting node: %v", err)
+			c.silent(n, err)
 		}
 	}
 }
+
+// silent reports a node that does not answer, or in whose place another one does.
+func (c *check) silent(n *state.Node, err error) {
+	if stale(err) {
+		c.staleMap(n)
+		return
+	}
+	f := c.node(n, CodeNodeRPC, "while contacting node: %v", err)
+	if cluster.CodeOf(err) == cluster.CodeIdentityMismatch {
+		f.cure(RepairNone, "if the files of %s were restored from a backup: gnt-node add --readd %s; if not, another machine answers at its address", n.Name, n.Name)
+	}
+}
+
+// stale reports whether a node refused because it has heard no beacon in time:
+// one that was just started hears one at once.
+func stale(err error) bool { return cluster.CodeOf(err) == cluster.CodeMapStale }
 
 // level reports whether every answer is by the newest map.
 func (c *check) level() bool {

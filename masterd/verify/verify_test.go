@@ -65,6 +65,12 @@ func TestG5FaultsAreFound(t *testing.T) {
 			[]string{"ERROR:ENODERPC:node:" + n4 + ":while contacting node: context deadline exceeded"},
 		},
 		{
+			"refuses since it is stale", func(f *field) {
+				f.errs[statetest.ID(4)] = cluster.Errorf(cluster.CodeMapStale, "the candidate map is stale here")
+			},
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":its candidate map is stale: it has heard no beacon in time"},
+		},
+		{
 			"older map", func(f *field) { f.at(4).Version = cluster.Version{Epoch: 1, Version: 2} },
 			[]string{"ERROR:ENODEMAP:node:" + n4 + ":enforces candidate map 1.2 instead of HEAD"},
 		},
@@ -122,22 +128,47 @@ func TestG5FaultsAreFound(t *testing.T) {
 			[]string{"ERROR:ECLUSTERCLIENTCERT:node:" + n2 + ":Client certificate digest of master candidate '" + n2 + "' does not match its entry in the candidate map. Expected: CLIENT2"},
 		},
 		{
-			"client certificate missing", func(f *field) { f.at(2).Client = nil },
-			[]string{"ERROR:ECLUSTERCLIENTCERT:node:" + n2 + ":Client certificate digest of master candidate '" + n2 + "' does not match its entry in the candidate map. Expected: CLIENT2"},
+			"masterd of a candidate does not tell", func(f *field) {
+				f.at(2).Client = nil
+				f.voting = func(v *roles.View) { v.Reachable = func(id cluster.NodeID) bool { return id != statetest.ID(2) } }
+			},
+			[]string{"ERROR:ECLUSTERCFG:node:" + n2 + ":Its master daemon does not answer noded there"},
+		},
+		{
+			"a candidate is not heard", func(f *field) {
+				f.voting = func(v *roles.View) { v.Reachable = func(id cluster.NodeID) bool { return id != statetest.ID(2) } }
+			},
+			[]string{"WARNING:ECLUSTERCFG:node:" + n2 + ":its master daemon has not answered lately"},
 		},
 		{
 			"client certificate of another candidate on a normal node", func(f *field) { f.at(4).Client = f.node(2).Keys.Client },
-			[]string{
-				"ERROR:ECLUSTERCLIENTCERT:node:" + n4 + ":uses the same candidate certificate as node " + n2,
-				"ERROR:ECLUSTERCLIENTCERT:node:" + n4 + ":Node '" + n4 + "' is not a master candidate and is incorrectly using a certificate of another node which is master candidate " + n2 + ".",
-			},
+			[]string{"ERROR:ECLUSTERCLIENTCERT:node:" + n4 + ":Node '" + n4 + "' is not a master candidate and is incorrectly using a certificate of another node which is master candidate " + n2 + "."},
 		},
 		{
 			"client certificate of another candidate on a candidate", func(f *field) { f.at(3).Client = append(slices.Clone(f.node(3).Keys.Client), f.node(2).Keys.Client...) },
-			[]string{
-				"ERROR:ECLUSTERCLIENTCERT:node:node3.lab.test:uses the same candidate certificate as node " + n2,
-				"ERROR:ECLUSTERCLIENTCERT:node:node3.lab.test:Master candidate 'node3.lab.test' is using a certificate of another node.",
+			[]string{"ERROR:ECLUSTERCLIENTCERT:node:node3.lab.test:Master candidate 'node3.lab.test' is using a certificate of another node which is master candidate " + n2 + "."},
+		},
+		{
+			"client certificate of another candidate instead of its own", func(f *field) { f.at(2).Client = f.node(3).Keys.Client },
+			[]string{"ERROR:ECLUSTERCLIENTCERT:node:" + n2 + ":Master candidate '" + n2 + "' is using a certificate of another node which is master candidate node3.lab.test."},
+		},
+		{
+			"one strange client certificate on two nodes", func(f *field) { f.at(4).Client, f.at(6).Client = []cluster.Digest{{9}}, []cluster.Digest{{9}} },
+			[]string{"ERROR:ECLUSTERCLIENTCERT:node:node6.lab.test:uses the same candidate certificate as node " + n4},
+		},
+		{
+			"a candidate has lost all its keys", func(f *field) { f.at(2).MasterKeys, f.at(2).Client = false, nil },
+			[]string{"ERROR:ENODEKEY:node:" + n2 + ":Master candidate '" + n2 + "' holds no candidate keys"},
+		},
+		{
+			"candidate keys on a normal node, file by file", func(f *field) { f.at(4).MasterKeys, f.at(4).KeyFiles = true, []string{"/x/signing.key"} },
+			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but these key files lie on it: /x/signing.key"},
+		},
+		{
+			"another node answers", func(f *field) {
+				f.errs[statetest.ID(4)] = cluster.Errorf(cluster.CodeIdentityMismatch, "the server's key is not the one in the roster")
 			},
+			[]string{"ERROR:ENODERPC:node:" + n4 + ":while contacting node: the server's key is not the one in the roster"},
 		},
 		{
 			"candidate keys on a normal node", func(f *field) { f.at(4).MasterKeys = true },
@@ -150,6 +181,10 @@ func TestG5FaultsAreFound(t *testing.T) {
 		{
 			"files of the role on a normal node", func(f *field) { f.at(4).KeyFiles = []string{"/x/id", "/x/signing.key"} },
 			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but these key files lie on it: /x/id, /x/signing.key"},
+		},
+		{
+			"SSH key files on a normal node", func(f *field) { f.at(4).PrivateKey, f.at(4).KeyFiles = true, []string{"/x/id"} },
+			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but these key files lie on it: /x/id"},
 		},
 		{
 			"private key on a normal node", func(f *field) { f.at(4).PrivateKey = true },
@@ -169,7 +204,7 @@ func TestG5FaultsAreFound(t *testing.T) {
 		},
 		{
 			"an unreadable private key on a candidate", func(f *field) { f.at(2).PublicKey = nil },
-			[]string{"ERROR:ENODESSH:node:" + n2 + ":The SSH key of master candidate '" + n2 + "' is not the one in the candidate map"},
+			[]string{"ERROR:ENODEKEY:node:" + n2 + ":Master candidate '" + n2 + "' has no private cluster SSH key that can be read"},
 		},
 		{
 			"a key is not authorized", func(f *field) { f.at(4).Authorized = f.at(4).Authorized[1:] },
@@ -186,6 +221,10 @@ func TestG5FaultsAreFound(t *testing.T) {
 		{
 			"sshd ignores the file", func(f *field) { f.at(4).BlockProblems = []string{"root's home is writable by all"} },
 			[]string{"ERROR:ENODESSH:node:" + n4 + ":root's home is writable by all"},
+		},
+		{
+			"sshd reads no file", func(f *field) { f.at(4).Authorized, f.at(4).BlockProblems = nil, []string{"sshd reads no file"} },
+			[]string{"ERROR:ENODESSH:node:" + n4 + ":sshd reads no file"},
 		},
 		{"a login fails", func(f *field) {
 			f.logins = func(from, to cluster.NodeID) string {
@@ -241,6 +280,32 @@ func (f *field) change(edit func(s *state.State)) {
 	f.lab.S = &s
 }
 
+// TestConsequencesAreNotTold: a candidate without SSH keys is told once, and not
+// again by what follows from that.
+func TestConsequencesAreNotTold(t *testing.T) {
+	f := newField(t)
+	f.at(2).PrivateKey, f.at(2).PublicKey = false, nil
+	f.facts = map[cluster.NodeID]rpc.NodeFacts{statetest.ID(2): f.told(rpc.NodeFacts{Derived: []string{"ssh's configuration is not as the roster says"}})}
+	f.noProbes = map[cluster.NodeID]bool{statetest.ID(2): true}
+	if _, got := f.run(); len(got) != 1 || !strings.HasSuffix(got[0], "has no private cluster SSH key") {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestKeyThatIsDestroyed: of a copy that lies where noded destroys keys --repair
+// takes care, and the administrator of the key.
+func TestKeyThatIsDestroyed(t *testing.T) {
+	f := newField(t)
+	f.at(4).PrivateKey, f.at(4).KeyFiles = true, []string{"/x/id"}
+	f.facts = map[cluster.NodeID]rpc.NodeFacts{statetest.ID(4): f.told(rpc.NodeFacts{Copies: []rpc.KeyCopy{{Path: "/x/id", Key: f.node(2).Keys.SSH[0]}}})}
+	if _, got := f.run(); len(got) != 2 {
+		t.Errorf("%q", got)
+	}
+	if c := f.report.Findings[1]; c.Repair != RepairKeys || !strings.Contains(c.Remedy, "renew-crypto --new-ssh-keys") {
+		t.Errorf("%+v", c)
+	}
+}
+
 // TestFlagsAndMapDisagree: a candidate without an entry, and the reverse.
 func TestFlagsAndMapDisagree(t *testing.T) {
 	for want, flag := range map[string]bool{
@@ -277,6 +342,19 @@ func TestSettlingNodesAreAskedAgain(t *testing.T) {
 			}
 		}
 		if ok, got := f.run(); !ok {
+			t.Errorf("report %q", got)
+		}
+	})
+}
+
+// TestMapThatIsBeingPublished: what is committed and on its way is no fault.
+func TestMapThatIsBeingPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newField(t)
+		f.lab.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{LeaseSeconds: new(uint32(60))}})
+		published := time.AfterFunc(2*settlePause, f.publish)
+		defer published.Stop()
+		if ok, got := f.run(); !ok || len(got) > 0 {
 			t.Errorf("report %q", got)
 		}
 	})

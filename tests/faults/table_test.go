@@ -17,25 +17,16 @@ type proved struct {
 const verifyTest = "masterd/verify/verify_test.go"
 
 var elsewhere = []proved{
-	{"a line of the cluster was removed from ``authorized_keys``", "ENODESSH", byItself, verifyTest, "a key is not authorized"},
-	{"a line of a former candidate in the cluster's block", "ENODESSH", byItself, verifyTest, "a stranger's key is authorized"},
-	{"the cluster's lines in ``known_hosts`` are damaged", "ENODESSH", byItself, "noded/repair_test.go", "TestDiffers"},
-	{"an old map was restored while noded was down", "ENODEMAP", byItself, verifyTest, "older map"},
-	{"another map of the same version", "ENODEMAP", byRemedy, verifyTest, "another map of this version"},
-	{"a node has heard no beacon", "ENODEMAP", byItself, verifyTest, "stale"},
-	{"the SSH key of a candidate is gone", "ENODEKEY", byItself, verifyTest, "no private key on a candidate"},
-	{"a candidate lost its keys", "ENODEKEY", byRepair, verifyTest, "no candidate keys on a candidate"},
-	{"another certificate of the cluster's CA on a candidate", "ECLUSTERCLIENTCERT", byRepair, verifyTest, "client certificate not in the map"},
-	{"two nodes with one certificate", "ECLUSTERCLIENTCERT", byRemedy, verifyTest, "client certificate of another candidate on a candidate"},
-	{"a normal node with a candidate's certificate", "ECLUSTERCLIENTCERT", byRepair, verifyTest, "client certificate of another candidate on a normal node"},
-	{"a server certificate that the roster does not pin", "ECLUSTERCERT", byRemedy, verifyTest, "foreign server certificate"},
-	{"a certificate ends soon", "ECLUSTERCERT", byItself, verifyTest, "certificate ends very soon"},
-	{"a clock is wrong", "ENODETIME", byRemedy, verifyTest, "clock ahead"},
-	{"sshd would ignore the keys", "ENODESSH", byRemedy, verifyTest, "sshd ignores the file"},
 	{"host keys or the port of a normal node's sshd changed", "ENODESSH", byItself, "tests/e2e/hostkeys_test.go", "TestMachinesHostKeyOfANormalNode"},
-	{"host keys of a candidate changed", "ENODESSH", byRemedy, "tests/e2e/hostkeys_test.go", "TestMachinesHostKeyOfACandidate"},
+	{"an older roster than the map names", "ENODEMAP", byItself, verifyTest, "older roster"},
+	{"a node serves, and has another map, lease or policy", "ENODEMAP", byRepair, verifyTest, "other policy"},
+	{"a certificate of a node, or the CA's, ends soon", "ECLUSTERCERT", byItself, verifyTest, "certificate ends very soon"},
+	{"a candidate's own certificate ends soon", "ECLUSTERCLIENTCERT", byItself, "masterd/verify/renewal_test.go", "TestRenewalIsWatched"},
+	{"a clock is wrong: no namespace has a clock of its own", "ENODETIME", byRemedy, verifyTest, "clock ahead"},
+	{"a node does not refuse what it must: it takes another noded", "ENODEGATE", byRemedy, "masterd/verify/probes_test.go", "TestG1RefusalsAreProven"},
+	{"raft's voters are not the map's", "ECLUSTERCFG", byItself, "masterd/verify/facts_test.go", "TestVotersDiffer"},
+	{"a node runs another release", "ENODEVERSION", byRemedy, "masterd/verify/facts_test.go", "TestSoftwareDiffers"},
 	{"the master lacks the cluster address", "ENODENET", byItself, "masterd/verify/address_test.go", "master lacks it"},
-	{"the candidate pool is too small", "ECLUSTERCFG", byRepair, verifyTest, "pool too small"},
 	{"an admission string is open", "none: a notice", "none needed", "tests/faults/faults_test.go", "TestOpenString"},
 }
 
@@ -47,7 +38,7 @@ func table() string {
 		fmt.Fprintf(&b, "   * - %s\n     - %s\n     - %s\n     - %s\n", name, code, cure, where)
 	}
 	for _, f := range catalogue {
-		row(f.name, f.code, f.cure, "``tests/faults``")
+		row(f.name, f.says[0].code, f.cure, "``tests/faults``")
 	}
 	for _, p := range elsewhere {
 		row(p.name, p.code, p.cure, "``"+p.file+"``")
