@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -124,6 +125,9 @@ func (s *sshFiles) authorizeLocked(ctx context.Context, v *candmap.View, t trust
 	list := authorized(v.Map.Map)
 	if s.command.answers(v, set) {
 		list = nil
+	}
+	if set.unread != nil && len(list) > 0 {
+		s.refusals = append(slices.Clone(s.refusals), set.unread.Error())
 	}
 	keys := fmt.Sprintf("%v", list)
 	until := s.expiry(v.Map.Map, t, keys != s.keys)

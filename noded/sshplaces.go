@@ -77,15 +77,13 @@ func (s *sshFiles) put(set *sshSettings, b sshkeys.Block) (sshkeys.Report, error
 		}
 	}
 	var report sshkeys.Report
-	err := set.unread
-	if err == nil {
-		if b.Len() > 0 {
-			s.noteError(s.places.add(set.authorized.Path))
-		}
-		report, err = set.authorized.Apply(b)
-	} else if b.Len() == 0 {
-		err = nil
+	if set.unread != nil { // no key is honoured, which is told: nothing is less enforced
+		return report, s.clear(set, b, true)
 	}
+	if b.Len() > 0 {
+		s.noteError(s.places.add(set.authorized.Path))
+	}
+	report, err := set.authorized.Apply(b)
 	return report, errors.Join(err, s.clear(set, b, err != nil))
 }
 

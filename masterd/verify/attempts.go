@@ -2,7 +2,9 @@ package verify
 
 import (
 	"context"
+	"sync"
 
+	"rolekey/cluster"
 	"rolekey/rpc"
 )
 
@@ -35,4 +37,14 @@ func (c *check) begin(ctx context.Context) *attempts {
 func (c *check) end(ctx context.Context, a *attempts) {
 	a.own = c.fromHere(rpc.WithRequestID(ctx, c.id))
 	<-a.done
+}
+
+// muted are nodes whose sshd does not answer, known while attempts are under way.
+type muted struct{ nodes sync.Map }
+
+func (m *muted) add(id cluster.NodeID) { m.nodes.Store(id, true) }
+
+func (m *muted) has(id cluster.NodeID) bool {
+	_, ok := m.nodes.Load(id)
+	return ok
 }

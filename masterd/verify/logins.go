@@ -169,6 +169,7 @@ func (c *check) login(ctx context.Context, l *login) verdict {
 		l.problem = oneLine(reply.Results[0].Error)
 	}
 	if l.problem != "" && time.Since(began) >= unanswered {
+		c.mute.add(l.to.UUID)
 		return verdict{toGone: noAnswer}
 	}
 	return verdict{}

@@ -80,6 +80,7 @@ type strange struct {
 	reply    rpc.ProbeReply
 	err      error
 	skipped  string
+	mute     bool // no login was tried: the sshd there answers nobody
 }
 
 // strangeAttempts has normal nodes attempt a call and a login.
@@ -123,7 +124,7 @@ func (c *check) strange(ctx context.Context, p *strange) verdict {
 	defer cancel()
 	began := time.Now()
 	req := rpc.ProbeRequest{Calls: []cluster.NodeID{p.to.UUID}, Logins: []cluster.NodeID{}}
-	if c.s.Params.SSHSetup {
+	if p.mute = c.mute.has(p.to.UUID); c.s.Params.SSHSetup && !p.mute {
 		req.Logins = append(req.Logins, p.to.UUID)
 	}
 	p.reply, p.err = c.ask.Probe(ctx, p.from.UUID, req)
@@ -192,7 +193,7 @@ func (c *check) strangeCalls(p *strange, about string, warn func(code, text stri
 }
 
 func (c *check) strangeLogins(p *strange, about string, warn func(code, text string)) {
-	if !c.s.Params.SSHSetup {
+	if !c.s.Params.SSHSetup || p.mute {
 		return
 	}
 	if len(p.reply.Logins) != 1 || p.reply.Logins[0].Node != p.to.UUID {

@@ -219,6 +219,7 @@ func TestDeadNodeCostsOneTimeout(t *testing.T) {
 			time.Sleep(askTimeout)
 			return "i/o timeout"
 		}
+		f.opts = `{"error_codes":true,"all_pairs":true}`
 		f.strangers = func(_ cluster.NodeID, r *rpc.ProbeReply) error { // who try it too
 			if len(r.Logins) > 0 && r.Logins[0].Node == statetest.ID(6) {
 				time.Sleep(askTimeout)

@@ -115,7 +115,7 @@ var ofMaps = []fault{
 	},
 	{
 		name: "a node has heard no beacon for longer than the lease", node: "node5", cure: byItself, alone: silent, quick: true, // it is told the newest one at once
-		says: []say{{code: "ENODEMAP", node: "node5", text: "its candidate map is stale"}},
+		says: []say{{code: "ENODEMAP", node: "node5", text: "its candidate map is stale"}, {code: "ENODENET", node: anyNode, text: "gossip does not reach " + full("node5"), warn: true}},
 		inject: func(w *world) error {
 			if err := w.Signal(w.ctx, "node5", "noded", syscall.SIGSTOP); err != nil {
 				return err
