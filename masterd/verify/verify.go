@@ -76,6 +76,7 @@ type check struct {
 	asked   map[cluster.NodeID]span
 
 	closed    map[cluster.NodeID]bool // a candidate could not log in there
+	mute      muted                   // where sshd did not even answer a candidate
 	estranged map[cluster.NodeID]bool // told of: as it is, others do not hear its masterd
 	keyless   map[cluster.NodeID]bool // told of: it has no SSH key to log in with
 }
