@@ -10,28 +10,23 @@ import (
 	"rolekey/masterd/jobs"
 )
 
-// renewalsOfTrust are those after which a node that was away recognises nobody.
-var renewalsOfTrust = map[string]Change{
-	"authority":    {ID: jobs.OpClusterRenew, NewCA: true},
-	"certificates": {ID: jobs.OpClusterRenew, NewCerts: true},
-}
-
-// TestG7VoterMissedRenewal: voters are away while all certificates are replaced,
-// and come back when the master and others are dead for good, so that nobody can
-// be elected without them. Whoever is left tells them of the map by which they
-// recognise it.
+// TestG7VoterMissedRenewal: voters are away while keys or certificates are
+// replaced, and come back when the master and others are dead for good, so that
+// nobody can be elected without them. Those that do not recognise whoever is left
+// are told by it of the map by which they do.
 func TestG7VoterMissedRenewal(t *testing.T) {
-	for what, ch := range renewalsOfTrust {
+	for what, r := range everyRenewal {
 		for voters, away := range map[int]int{3: 1, 5: 2} {
-			t.Run(what, func(t *testing.T) {
-				Run(t, voters, Options{Pool: voters}, func(t *testing.T, c *Cluster) { missed(t, c, ch, away) })
+			t.Run(fmt.Sprintf("%s/%d", what, voters), func(t *testing.T) {
+				Run(t, voters, Options{Pool: voters}, func(t *testing.T, c *Cluster) { missed(t, c, r, away) })
 			})
 		}
 	}
 }
 
-func missed(t *testing.T, c *Cluster, ch Change, away int) {
-	before := c.pins()
+func missed(t *testing.T, c *Cluster, r listed, away int) {
+	before := r.now(c)
+	r.change.ID = jobs.OpClusterRenew
 	gone := c.Nodes[len(c.Nodes)-away:]
 	for _, n := range gone {
 		if n == c.Master() {
@@ -39,7 +34,7 @@ func missed(t *testing.T, c *Cluster, ch Change, away int) {
 		}
 		n.Crash()
 	}
-	c.Must(ch)
+	c.Must(r.change)
 	st, err := c.State()
 	c.must(err)
 	if n := len(st.Voters()); n != len(c.Nodes) {
@@ -57,8 +52,9 @@ func missed(t *testing.T, c *Cluster, ch Change, away int) {
 		n.Start()
 	}
 	c.Settle()
-	c.Await(Limit, c.renewedAll)
-	c.must(c.none(before, c.pins))
+	c.Await(Limit, func() error {
+		return errors.Join(r.whole(c), c.none(before, func() []cluster.Digest { return r.now(c) }))
+	})
 }
 
 // signed lists the signing keys of the map.

@@ -3,6 +3,7 @@ package vcluster
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -27,6 +28,21 @@ var everyRenewal = map[string]listed{
 	"authority":    {Change{NewCA: true}, (*Cluster).pins, (*Cluster).renewedAll},
 	"SSH keys":     {Change{NewSSH: true}, (*Cluster).sshKeys, func(c *Cluster) error { return c.keysOfAll(c.sshKeys) }},
 	"signing keys": {Change{NewSigning: true}, (*Cluster).signed, (*Cluster).oneSigningKey},
+	"all": {
+		Change{NewCA: true, NewSigning: true, NewGossip: true, NewSSH: true},
+		func(c *Cluster) []cluster.Digest { return slices.Concat(c.pins(), c.sshKeys(), c.signed()) },
+		func(c *Cluster) error {
+			return errors.Join(c.renewedAll(), c.oneSigningKey(), c.oneGossipKey(), c.keysOfAll(c.sshKeys))
+		},
+	},
+}
+
+// pause stops a node for less time than its role would take to be lost, or about
+// as much: what others say to it waits.
+func pause(c *Cluster, n *Node) {
+	c.Partition(n)
+	c.Pass(time.Duration(rand.IntN(1500)) * time.Millisecond)
+	c.Heal()
 }
 
 // keysOfAll returns nil if every candidate has one key.
@@ -107,8 +123,10 @@ func inTheMidst(t *testing.T, c *Cluster, r listed, moments int, happen func(c *
 // midst of a renewal, the job ends well, everything old is gone from map, roster
 // and disk, and no prepared key is left anywhere.
 func TestG7RenewalAndCrash(t *testing.T) {
+	happens := maps.Clone(disturbances)
+	happens["pause"] = pause
 	for name, r := range everyRenewal {
-		for what, disturb := range disturbances {
+		for what, disturb := range happens {
 			t.Run(name+"/"+what, func(t *testing.T) {
 				Run(t, 4, Options{}, func(t *testing.T, c *Cluster) {
 					inTheMidst(t, c, r, 4, func(c *Cluster, n *Node, _ int64) { disturb(c, n) }, state.JobSuccess)
