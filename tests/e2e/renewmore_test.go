@@ -202,3 +202,32 @@ func TestG7VoterMissedRenewal(t *testing.T) {
 	w.unmarked()
 	w.clean()
 }
+
+// TestCandidateMissesRenewal: a candidate that was off while signing and SSH keys
+// were replaced is named, and gets new ones from the master's own jobs.
+func TestCandidateMissesRenewal(t *testing.T) {
+	w := rested(t)
+	old := w.material()
+	away := "node2"
+	if w.master() == away {
+		away = "node3"
+	}
+	w.must(w.Stop(w.ctx, away))
+	w.admin(3, "gnt-cluster", "renew-crypto", "--new-signing-keys", "--new-ssh-keys", "-f")
+	if r := w.admin2("gnt-cluster", "verify"); !strings.Contains(r.Stdout, "renewal of signing keys has not reached it") {
+		t.Errorf("verify does not tell of the signing key:\n%s", r.Stdout)
+	}
+	if r := w.admin(0, "gnt-cluster", "renew-crypto", "--status"); !strings.Contains(r.Stdout, away+".example: signing key") {
+		t.Errorf("--status does not tell of the signing key:\n%s", r.Stdout)
+	}
+	w.must(w.Start(w.ctx, away))
+	w.settle()
+	for _, part := range []string{"--new-signing-keys", "--new-ssh-keys"} {
+		w.until("nothing is left of what was before "+part, func(context.Context) error { return w.leftOf(part, old) })
+	}
+	w.unmarked()
+	if r := w.admin(0, "gnt-cluster", "renew-crypto", "--status"); strings.Contains(r.Stdout, away+".example: signing key") {
+		t.Errorf("--status still tells of the signing key:\n%s", r.Stdout)
+	}
+	w.clean()
+}
