@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/masterd/roles"
 	"rolekey/masterd/state"
@@ -110,7 +109,7 @@ func clusterRenew(ctx context.Context, r *run, raw json.RawMessage) (json.RawMes
 			Hint: "Upgrade rolekey on all nodes; gnt-cluster info shows the level",
 		}
 	}
-	left := &resume{Op: r.op, Results: [][2]string{}, Renew: &renewal{Since: candmap.Stamp(r.c.Now())}}
+	left := &resume{Op: r.op, Results: [][2]string{}, Renew: &renewal{Since: renewSince(s, r.c.Now())}}
 	if op.Node != "" {
 		n, err := roles.Find(s, op.Node)
 		if err != nil {

@@ -20,7 +20,7 @@ import (
 // trusted until it is back.
 func (r *run) renewCA(ctx context.Context, left *resume) error {
 	since := left.Renew.Since
-	if !caSince(r.c.State(), since) {
+	if !caSince(r.c.State(), since, r.c.Now()) {
 		if err := r.switchCA(ctx, since); err != nil {
 			return err
 		}
@@ -34,9 +34,9 @@ func (r *run) renewCA(ctx context.Context, left *resume) error {
 }
 
 // caSince reports whether the authority that issues was made since then.
-func caSince(s *state.State, since time.Time) bool {
+func caSince(s *state.State, since, now time.Time) bool {
 	cert, err := pki.ParseCertDER(s.CA.Cert)
-	return err == nil && !pki.IssuedAt(cert).Before(cutoff(since))
+	return err == nil && !replaced(pki.IssuedAt(cert), since, now)
 }
 
 // switchCA has all nodes trust the next authority, and lets it issue.

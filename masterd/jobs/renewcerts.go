@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"rolekey/candmap"
 	"rolekey/cluster"
 	"rolekey/masterd/state"
 	"rolekey/pki"
@@ -326,6 +327,35 @@ func (g *certRoll) tell() {
 	g.say(fmt.Sprintf(" - INFO: %d of %d nodes have new certificates", all-open, all))
 }
 
+// renewAhead bounds how far in the future certificates may have been issued: one
+// of the second in which a renewal began is taken for one of the next, and masters'
+// clocks differ. Those beyond it are of a clock that was wrong.
+const renewAhead = 5 * time.Second
+
+// renewSince is when a renewal begins: what was issued before is replaced, also
+// what an earlier renewal issued within the same second.
+func renewSince(s *state.State, now time.Time) time.Time {
+	since := candmap.Stamp(now)
+	ders := [][]byte{s.CA.Cert}
+	for _, n := range s.Nodes {
+		ders = append(ders, n.Certs.Server, n.Certs.Identity, n.Certs.Candidate)
+	}
+	for _, der := range ders {
+		if cert, err := pki.ParseCertDER(der); err == nil {
+			if at := pki.IssuedAt(cert); at.After(since) && !at.After(now.Add(renewAhead)) {
+				since = at
+			}
+		}
+	}
+	return since
+}
+
+// replaced reports whether something that was issued then is older than a renewal,
+// or later than any clock says.
+func replaced(issued, since, now time.Time) bool {
+	return issued.Before(cutoff(since)) || issued.After(now.Add(2*renewAhead))
+}
+
 // cutoff is the time from which on certificates are new: they tell whole seconds.
 func cutoff(since time.Time) time.Time { return since.Truncate(time.Second).Add(time.Second) }
 
@@ -365,7 +395,7 @@ func certDue(s *state.State, n *state.Node, kind string, since, now time.Time) b
 	if err != nil {
 		return !since.IsZero()
 	}
-	if !since.IsZero() && id.Issued().Before(cutoff(since)) {
+	if !since.IsZero() && replaced(id.Issued(), since, now) {
 		return true
 	}
 	if ca, err := pki.ParseCertDER(s.CA.Cert); err == nil && !bytes.Equal(ca.SubjectKeyId, cert.AuthorityKeyId) {

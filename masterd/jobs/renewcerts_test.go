@@ -47,6 +47,42 @@ func TestAuthorityChanged(t *testing.T) {
 	}
 }
 
+// TestRenewedTwice: a renewal in the second of an earlier one replaces all again.
+func TestRenewedTwice(t *testing.T) {
+	w := newWorld(t, 4, 3)
+	pins := func() (all []cluster.Digest) {
+		for _, n := range w.State().SortedNodes() {
+			all = append(all, slices.Concat(n.Server, n.Identity)...)
+		}
+		return append(all, cluster.DigestOf(w.State().CA.Cert))
+	}
+	at := w.lab.Now
+	for i, op := range []string{renewCA, renewCA, renewCA, renewCerts, renewCA} {
+		w.lab.Now = at // each change takes a second there
+		old := pins()
+		wantSuccess(t, w.finish(w.submit(op)), `[]`)
+		if err := w.renewed(); err != nil {
+			t.Error(err)
+		}
+		kept := slices.DeleteFunc(pins(), func(d cluster.Digest) bool { return !slices.Contains(old, d) })
+		if op == renewCA && len(kept) > 0 || len(kept) > 1 {
+			t.Errorf("renewal %d keeps %d of %d", i, len(kept), len(old))
+		}
+	}
+}
+
+// TestReplaced: what was issued by a clock that was far ahead is replaced as well.
+func TestReplaced(t *testing.T) {
+	now := time.Date(2026, 11, 26, 12, 0, 0, 500e6, time.UTC)
+	for issued, want := range map[time.Duration]bool{
+		-time.Second: true, 0: true, time.Second: false, 3 * time.Second: false, time.Minute: true, 9000 * time.Hour: true,
+	} {
+		if got := replaced(now.Truncate(time.Second).Add(issued), now, now); got != want {
+			t.Errorf("issued %s from now: %v", issued, got)
+		}
+	}
+}
+
 // TestNodeAwayDuringRenewal: whoever does not answer in any phase is marked, its
 // pins stay, and it is finished when it is back; the former authority is trusted
 // until then, or until the limit has passed.
