@@ -79,6 +79,17 @@ func moment(span time.Duration, k, of int) time.Duration {
 	return time.Duration((float64(k) + rand.Float64()) / float64(of) * float64(span))
 }
 
+// eventually waits for what the master does now and then, and looks seldom.
+func (c *Cluster) eventually(cond func() error) (err error) {
+	for range 300 {
+		if err = cond(); err == nil {
+			return nil
+		}
+		c.Pass(time.Second)
+	}
+	return err
+}
+
 // inTheMidst does a renewal, has something happen to a node at each of some
 // moments, and waits until all is as it should be and nothing of before is listed.
 func inTheMidst(t *testing.T, c *Cluster, r listed, moments int, happen func(c *Cluster, n *Node, id int64), ends ...state.JobStatus) {
@@ -105,14 +116,15 @@ func inTheMidst(t *testing.T, c *Cluster, r listed, moments int, happen func(c *
 		if !slices.Contains(ends, j.Status) {
 			t.Error(what)
 		}
-		if err := c.within(5*time.Minute, func() error {
-			if err := errors.Join(r.whole(c), c.Check()); err != nil || j.Status != state.JobSuccess {
+		if err := c.eventually(func() error {
+			if err := r.whole(c); err != nil || j.Status != state.JobSuccess {
 				return err
 			}
 			return c.none(before, func() []cluster.Digest { return r.now(c) })
 		}); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
+		c.Settle()
 		if back := r.now(c); j.Status == state.JobCanceled && c.none(before, func() []cluster.Digest { return back }) == nil {
 			t.Errorf("%s: it did not go back", what)
 		}
