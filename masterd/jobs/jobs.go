@@ -274,13 +274,15 @@ func (r *run) flush(ctx context.Context) error {
 }
 
 // newest returns the lines that the state would keep: more than that may not
-// fit into one entry of the log.
+// fit into one entry of the log. The first of them then says how many are gone.
 func newest(log []state.LogLine) []state.LogLine {
 	size := 0
 	for i := range log {
 		at := len(log) - 1 - i
-		if size += len(log[at].Text); i == state.MaxLogEntries || size > state.MaxLogBytes {
-			return log[at+1:]
+		if size += min(len(log[at].Text), state.MaxLogText); i == state.MaxLogEntries || size > state.MaxLogBytes {
+			kept := slices.Clone(log[at+1:])
+			kept[0].Text = fmt.Sprintf("  - NOTICE: %d earlier lines are left out: there are too many.", at+2)
+			return kept
 		}
 	}
 	return log

@@ -35,8 +35,8 @@ func (c *check) facts(ctx context.Context) {
 			c.node(n, CodeNodeSSH, "%s", d).cure(RepairNode, "gnt-cluster verify --repair")
 		}
 		c.copies(n, f)
-		for _, dir := range f.Unsearched {
-			c.tell(fmt.Sprintf("  - NOTICE: node %s: not all of %s was searched for private keys: it has too many files.", n.Name, dir))
+		if len(f.Unsearched) > 0 {
+			c.tell(fmt.Sprintf("  - NOTICE: node %s: too many files to search all of them for private keys: %s.", n.Name, plain(strings.Join(f.Unsearched, ", "))))
 		}
 		c.neighbours(n, f)
 	})
@@ -107,6 +107,7 @@ func (c *check) askFacts(ctx context.Context) (map[cluster.NodeID]rpc.NodeFacts,
 				failed[n.UUID] = err
 				return
 			}
+			f.Files = derived(f)
 			found[n.UUID] = f
 		})
 	})
@@ -142,7 +143,7 @@ func (c *check) copies(n *state.Node, f rpc.NodeFacts) {
 			f.then("gnt-cluster renew-crypto --new-ssh-keys, since whoever put the key there may have it")
 			continue
 		}
-		f.cure(RepairNone, "on %s: shred -u '%s'; on the master: gnt-cluster renew-crypto --new-ssh-keys", n.Name, k.Path)
+		f.cure(RepairNone, "on %s: shred -u %s; on the master: gnt-cluster renew-crypto --new-ssh-keys", n.Name, shellWord(k.Path))
 	}
 }
 
@@ -156,8 +157,8 @@ func (c *check) neighbours(n *state.Node, f rpc.NodeFacts) {
 		}
 	})
 	if len(missing) > 0 {
-		c.line("WARNING", CodeNodeNet, "node", string(n.Name), fmt.Sprintf("gossip does not reach %s: is port %d open between them, tcp and udp?", strings.Join(missing, ", "), n.Ports.Gossip)).
-			cure(RepairNone, "open port %d, tcp and udp, between %s and %s", n.Ports.Gossip, n.Name, strings.Join(missing, ", "))
+		c.line("WARNING", CodeNodeNet, "node", string(n.Name), fmt.Sprintf("gossip does not reach %s: is port %d open between them, tcp and udp?", some(missing), n.Ports.Gossip)).
+			cure(RepairNone, "open port %d, tcp and udp, between %s and %s", n.Ports.Gossip, n.Name, some(missing))
 	}
 }
 
@@ -190,7 +191,7 @@ func (c *check) file(name string, found map[cluster.NodeID]rpc.NodeFacts) {
 		}
 	})
 	if len(missing) > 0 {
-		c.report(CodeClusterFileCheck, "cluster", "", "File %s is missing from node(s) %s", name, strings.Join(missing, ", ")).cure(RepairPush, "gnt-cluster redist-conf")
+		c.report(CodeClusterFileCheck, "cluster", "", "File %s is missing from node(s) %s", name, some(missing)).cure(RepairPush, "gnt-cluster redist-conf")
 	}
 	if len(holders) < 2 {
 		return
@@ -199,7 +200,7 @@ func (c *check) file(name string, found map[cluster.NodeID]rpc.NodeFacts) {
 	for _, d := range slices.SortedFunc(maps.Keys(holders), func(a, b cluster.Digest) int {
 		return strings.Compare(holders[a][0], holders[b][0])
 	}) {
-		variants = append(variants, fmt.Sprintf("variant %d on %s", len(variants)+1, strings.Join(holders[d], ", ")))
+		variants = append(variants, fmt.Sprintf("variant %d on %s", len(variants)+1, some(holders[d])))
 	}
 	c.report(CodeClusterFileCheck, "cluster", "", "File %s found with %d different checksums (%s)", name, len(holders), strings.Join(variants, "; ")).cure(RepairPush, "gnt-cluster redist-conf")
 }

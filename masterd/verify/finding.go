@@ -75,12 +75,15 @@ const RemedyMark = "    remedy: "
 
 // cure says how a finding is put right, where that is not what its code says.
 func (f *Finding) cure(r Repair, format string, args ...any) {
-	f.Repair, f.Remedy = r, fmt.Sprintf(format, args...)
+	f.Repair, f.Remedy = r, printable(fmt.Sprintf(format, args...))
+	if len(f.Remedy) > maxRemedy { // half a command is none
+		f.Remedy = "the node names more than can be repeated here: look at it yourself"
+	}
 }
 
 // then says what the repair leaves to do by hand.
 func (f *Finding) then(format string, args ...any) {
-	f.Rest = fmt.Sprintf(format, args...)
+	f.Rest = printable(fmt.Sprintf(format, args...))
 	f.Remedy += "; then, by hand: " + f.Rest
 }
 
@@ -104,9 +107,13 @@ var remedies = map[string]string{
 }
 
 // found notes a finding and tells its line. What cures it may still be said
-// until the next line is told.
+// until the next line is told. Beyond maxFindings it only counts.
 func (c *check) found(severity, code, kind, name, text string) *Finding {
-	text = oneLine(text)
+	about := strings.TrimSpace(severity + " " + kind + " " + name)
+	if c.told[about]++; c.told[about] > maxFindings {
+		return &Finding{}
+	}
+	text = plain(text)
 	f := &Finding{Severity: severity, Code: code, Kind: kind, Name: name, Text: text}
 	f.Remedy = strings.ReplaceAll(remedies[code], "NAME", name)
 	for _, n := range c.s.SortedNodes() {
@@ -122,7 +129,7 @@ func (c *check) found(severity, code, kind, name, text string) *Finding {
 // tell tells a line of the report, after the remedy of what was found last.
 func (c *check) tell(text string) {
 	c.tellRemedy()
-	c.out(text)
+	c.out(printable(text))
 }
 
 func (c *check) tellRemedy() {

@@ -174,5 +174,3 @@ func (c *check) login(ctx context.Context, l *login) verdict {
 	}
 	return verdict{}
 }
-
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

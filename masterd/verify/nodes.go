@@ -178,7 +178,7 @@ func (c *check) keys() {
 		case entry != nil:
 		case len(a.KeyFiles) > 0:
 			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but these key files lie on it: %s", n.Name, strings.Join(a.KeyFiles, ", ")).
-				cure(RepairKeys, "gnt-cluster verify --repair; or on %s: rm %s", n.Name, strings.Join(a.KeyFiles, " "))
+				cure(RepairKeys, "gnt-cluster verify --repair; or on %s: rm %s", n.Name, shellList(a.KeyFiles))
 		case a.MasterKeys:
 			c.node(n, CodeNodeKey, "Node '%s' is not a master candidate, but holds candidate keys", n.Name).cure(RepairKeys, "gnt-cluster verify --repair")
 		}

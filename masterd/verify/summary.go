@@ -3,6 +3,7 @@ package verify
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -39,13 +40,25 @@ func where(errs []*Finding) string {
 		}
 	}
 	slices.Sort(nodes)
+	names := count(len(nodes), "node") + ": " + some(nodes)
 	switch {
 	case len(nodes) == 0:
 		return " of the cluster"
 	case whole:
-		return " of the cluster and on " + count(len(nodes), "node") + ": " + strings.Join(nodes, ", ")
+		return " of the cluster and on " + names
 	}
-	return " on " + count(len(nodes), "node") + ": " + strings.Join(nodes, ", ")
+	return " on " + names
+}
+
+// mostNames is how many names one line has.
+const mostNames = 20
+
+// some lists names, the first of them if there are many.
+func some(names []string) string {
+	if more := len(names) - mostNames; more > 0 {
+		return strings.Join(names[:mostNames], ", ") + " and " + strconv.Itoa(more) + " more"
+	}
+	return strings.Join(names, ", ")
 }
 
 func also(warnings int) string {

@@ -68,8 +68,9 @@ type check struct {
 	now   time.Time // when the nodes were asked
 
 	findings []*Finding
-	untold   *Finding // whose remedy is still to be told
-	id       string   // under which nodes audit what this run attempts
+	untold   *Finding       // whose remedy is still to be told
+	told     map[string]int // findings, by severity and object
+	id       string         // under which nodes audit what this run attempts
 	count    counted
 
 	answers map[cluster.NodeID]rpc.NodeState
@@ -97,7 +98,7 @@ const (
 // Run verifies the cluster, tells the report line by line, and returns what it
 // found.
 func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func() time.Time, tell func(line string)) (Report, error) {
-	c := &check{ask: ask, view: view, clock: now, out: tell, id: rpc.NewRequestID()}
+	c := &check{ask: ask, view: view, clock: now, out: tell, id: rpc.NewRequestID(), told: map[string]int{}}
 	for _, m := range []*map[cluster.NodeID]bool{&c.closed, &c.estranged, &c.keyless} {
 		*m = map[cluster.NodeID]bool{}
 	}
@@ -123,6 +124,7 @@ func Run(ctx context.Context, ask Asker, view View, op json.RawMessage, now func
 	c.address()
 	c.notes()
 	c.hooks(ctx)
+	c.leftOut()
 	c.summary()
 	return Report{Findings: c.findings, codes: c.opts.ErrorCodes}, ctx.Err()
 }

@@ -16,8 +16,8 @@ import (
 
 // shred removes what the remedy says.
 func shred(_ *world, f finding) error {
-	_, rest, ok := strings.Cut(f.Remedy, "shred -u '")
-	path, _, ok2 := strings.Cut(rest, "'")
+	_, rest, ok := strings.Cut(f.Remedy, "shred -u ")
+	path, _, ok2 := strings.Cut(rest, ";")
 	if !ok || !ok2 {
 		return fmt.Errorf("remedy %q", f.Remedy)
 	}

@@ -328,6 +328,20 @@ func TestVerifyQuiet(t *testing.T) {
 	}
 }
 
+// TestVerifySparesTerminals: a master of an earlier release tells what nodes say
+// as it is.
+func TestVerifySparesTerminals(t *testing.T) {
+	m := master(t, 2)
+	u := succeeds("true")
+	u.Log = []state.LogLine{{Text: "  - WARNING: node node2: \x1b[2J\u202eevil"}, {Text: "* Summary"}, {Text: "  \x1b[2J"}}
+	m.ends(u)
+	for _, args := range [][]string{{"verify"}, {"verify", "--quiet"}} {
+		if r := m.run(Cluster, args...); strings.ContainsAny(r.out, "\x1b\u202e") || !strings.Contains(r.out, "node2: ?[2J?evil\n") {
+			t.Errorf("%q", r.out)
+		}
+	}
+}
+
 // An error in the log fails the command, whatever the result says.
 func TestVerifyBelievesItsOwnEyes(t *testing.T) {
 	m := master(t, 1)

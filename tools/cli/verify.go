@@ -179,13 +179,13 @@ func (a *app) verifyLine(r *report, l wire.LogEntry, quiet bool) {
 	case a.asJSON:
 	case quiet:
 		if quietLine.MatchString(l.Text) {
-			fmt.Fprintln(a.out, strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(l.Text), "-")))
+			fmt.Fprintln(a.out, printable(strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(l.Text), "-"))))
 		}
 	case l.Text == summaryTitle:
 		fmt.Fprintln(a.out)
 	case r.inSummary:
-		fmt.Fprintln(a.out, strings.TrimSpace(l.Text))
+		fmt.Fprintln(a.out, printable(strings.TrimSpace(l.Text)))
 	default:
-		fmt.Fprintf(a.out, "%s %s\n", ctime(l.Time), l.Text)
+		fmt.Fprintf(a.out, "%s %s\n", ctime(l.Time), printable(l.Text))
 	}
 }
