@@ -55,7 +55,7 @@ func (c *check) refusals(a *attempts) {
 	c.count.refusedCalls += a.own.refused
 	old := map[cluster.NodeID]bool{}
 	for _, p := range a.strangers {
-		c.strangeResult(p, old)
+		c.strangeResult(p, old, len(a.own.found[p.to.UUID]) == 0)
 	}
 	c.answered(func(n *state.Node, _ rpc.NodeState) {
 		for _, f := range a.own.found[n.UUID] {
@@ -141,7 +141,9 @@ func (c *check) strange(ctx context.Context, p *strange) verdict {
 
 const unknownProbe = "its release makes no probes; upgrade it"
 
-func (c *check) strangeResult(p *strange, old map[cluster.NodeID]bool) {
+// strangeResult tells of one attempt. Refuses says whether the other node refused
+// all that was tried from here.
+func (c *check) strangeResult(p *strange, old map[cluster.NodeID]bool, refuses bool) {
 	warn := func(code, text string) { c.line("WARNING", code, "node", string(p.from.Name), text) }
 	about := "could not test what node '" + string(p.to.Name) + "' refuses: "
 	switch {
@@ -157,12 +159,12 @@ func (c *check) strangeResult(p *strange, old map[cluster.NodeID]bool) {
 	case p.err != nil:
 		warn(CodeNodeRPC, about+oneLine(p.err.Error()))
 	default:
-		c.strangeCalls(p, about, warn)
-		c.strangeLogins(p, about, warn)
+		c.strangeCalls(p, about, warn, refuses)
+		c.strangeLogins(p, about, warn, refuses)
 	}
 }
 
-func (c *check) strangeCalls(p *strange, about string, warn func(code, text string)) {
+func (c *check) strangeCalls(p *strange, about string, warn func(code, text string), refuses bool) {
 	if len(p.reply.Calls) != 1 || p.reply.Calls[0].Node != p.to.UUID {
 		warn(CodeNodeRPC, about+"it was not tried")
 		return
@@ -172,14 +174,14 @@ func (c *check) strangeCalls(p *strange, about string, warn func(code, text stri
 		what      string
 		got, want cluster.Code
 	}{
-		{"who is no master candidate", r.Identity, cluster.CodeNotInMap},
-		{"who showed no certificate", r.Nothing, cluster.CodeNoCertificate},
+		{"though it is no master candidate", r.Identity, cluster.CodeNotInMap},
+		{"without a certificate", r.Nothing, cluster.CodeNoCertificate},
 	} {
 		switch a.got {
 		case a.want:
 			c.count.refusedCalls++
 		case rpc.ProbeServed:
-			c.node(p.to, CodeNodeGate, "it answered node '%s', %s, what only a candidate may ask", p.from.Name, a.what)
+			c.accused(p, CodeNodeGate, "got what only a candidate may read, "+a.what, refuses)
 		case cluster.CodeUnavailable:
 			c.count.cutOff++
 			return
@@ -187,12 +189,12 @@ func (c *check) strangeCalls(p *strange, about string, warn func(code, text stri
 			warn(CodeNodeRPC, about+oneLine(r.Error))
 			return
 		default:
-			c.node(p.to, CodeNodeGate, "it refused node '%s', %s, with '%s' instead of '%s'", p.from.Name, a.what, a.got, a.want)
+			c.accused(p, CodeNodeGate, "was refused, "+a.what+", with '"+string(a.got)+"' instead of '"+string(a.want)+"'", refuses)
 		}
 	}
 }
 
-func (c *check) strangeLogins(p *strange, about string, warn func(code, text string)) {
+func (c *check) strangeLogins(p *strange, about string, warn func(code, text string), refuses bool) {
 	if !c.s.Params.SSHSetup || p.mute {
 		return
 	}
@@ -209,13 +211,26 @@ func (c *check) strangeLogins(p *strange, about string, warn func(code, text str
 	case rpc.LoginCutOff:
 		c.count.cutOff++
 	case rpc.LoginAdmitted:
-		c.node(p.to, CodeNodeSSH, "its sshd let in root from node '%s' with a key that nobody authorized", p.from.Name).
-			cure(RepairNone, "on %s: sshd -T -C user=root,host=localhost,addr=127.0.0.1 shows its configuration: see to AuthorizedKeysCommand, TrustedUserCAKeys and PermitEmptyPasswords", p.to.Name)
+		c.accused(p, CodeNodeSSH, "was let in by its sshd as root with a key that nobody authorized", refuses).
+			cure(RepairNone, "on %s: sshd -T -C user=root,host=localhost,addr=127.0.0.1 shows its configuration: see to AuthorizedKeysCommand, TrustedUserCAKeys and PermitEmptyPasswords; if nothing there lets it in, look what runs on %s, whose word it is", p.to.Name, p.from.Name)
 	default:
 		if !c.closed[p.to.UUID] { // it lets in no candidate either, which is told
 			c.line("WARNING", CodeNodeSSH, "node", string(p.from.Name), about+oneLine(r.Error)).cure(RepairNone, sshRemedy)
 		}
 	}
+}
+
+// accused reports what one node says of another. It may lie, which must not cost
+// an honest node its place: the report says whose word it is.
+func (c *check) accused(p *strange, code, what string, refuses bool) *Finding {
+	own := "the master, too, was not refused as it should be"
+	if refuses {
+		own = "the master's own attempts there were refused"
+	}
+	f := c.node(p.to, code, "node '%s' says that it %s; %s", p.from.Name, what, own)
+	f.cure(RepairNone, "one of %s and %s is not what it should be: compare their programs with those of the others; the audit log of %s shows with request id %s what it refused; then gnt-node modify -O yes the one, and add it again: gnt-node add --readd",
+		p.to.Name, p.from.Name, p.to.Name, c.id)
+	return f
 }
 
 // refusal is what was wrong with one.

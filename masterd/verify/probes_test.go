@@ -41,15 +41,15 @@ func TestStrangers(t *testing.T) {
 	}{
 		"served": {
 			func(r *rpc.ProbeReply) error { r.Calls[0].Identity = rpc.ProbeServed; return nil },
-			"ERROR:ENODEGATE:node:TARGET:it answered node 'node4.lab.test', who is no master candidate, what only a candidate may ask",
+			"ERROR:ENODEGATE:node:TARGET:node 'node4.lab.test' says that it got what only a candidate may read, though it is no master candidate; the master's own attempts there were refused",
 		},
 		"served without a certificate": {
 			func(r *rpc.ProbeReply) error { r.Calls[0].Nothing = rpc.ProbeServed; return nil },
-			"ERROR:ENODEGATE:node:TARGET:it answered node 'node4.lab.test', who showed no certificate",
+			"ERROR:ENODEGATE:node:TARGET:node 'node4.lab.test' says that it got what only a candidate may read, without a certificate;",
 		},
 		"another code": {
 			func(r *rpc.ProbeReply) error { r.Calls[0].Identity = cluster.CodeInternal; return nil },
-			"ERROR:ENODEGATE:node:TARGET:it refused node 'node4.lab.test', who is no master candidate, with 'internal' instead of 'not_in_map'",
+			"ERROR:ENODEGATE:node:TARGET:node 'node4.lab.test' says that it was refused, though it is no master candidate, with 'internal' instead of 'not_in_map'",
 		},
 		"cut off": {func(r *rpc.ProbeReply) error {
 			r.Calls[0].Identity, r.Calls[0].Error = cluster.CodeUnavailable, "no route\nto host"
@@ -62,7 +62,7 @@ func TestStrangers(t *testing.T) {
 		}, "WARNING:ENODERPC:node:node4.lab.test:could not test what node 'TARGET' refuses: no room"},
 		"let in": {
 			func(r *rpc.ProbeReply) error { r.Logins[0].Outcome = rpc.LoginAdmitted; return nil },
-			"ERROR:ENODESSH:node:TARGET:its sshd let in root from node 'node4.lab.test' with a key that nobody authorized",
+			"ERROR:ENODESSH:node:TARGET:node 'node4.lab.test' says that it was let in by its sshd as root with a key that nobody authorized",
 		},
 		"undecided": {
 			func(r *rpc.ProbeReply) error {
@@ -107,6 +107,28 @@ func TestStrangers(t *testing.T) {
 			if !strings.HasPrefix(line, "  - "+pattern+"node") && suffix != "" || !strings.Contains(line, suffix) || strings.Contains(line, "TARGET") {
 				t.Errorf("%s: %q, want %q", what, line, c.want)
 			}
+		}
+	}
+}
+
+// TestAccusationsAreSomebodysWord: where the master itself is not refused either,
+// the report says so; the remedy blames neither.
+func TestAccusationsAreSomebodysWord(t *testing.T) {
+	for _, gullible := range []bool{false, true} {
+		f := newField(t)
+		f.opts = `{"all_pairs":true}`
+		f.gullible = map[cluster.NodeID]bool{statetest.ID(6): gullible}
+		f.strangers = func(from cluster.NodeID, r *rpc.ProbeReply) error {
+			if from == statetest.ID(4) && r.Calls[0].Node == statetest.ID(6) {
+				r.Calls[0].Identity = rpc.ProbeServed
+			}
+			return nil
+		}
+		f.run()
+		want := map[bool]string{false: "; the master's own attempts there were refused", true: "; the master, too, was not refused as it should be"}[gullible]
+		if first := f.report.Findings[0]; !strings.HasPrefix(first.Text, "node 'node4.lab.test' says that it got") || !strings.HasSuffix(first.Text, want) ||
+			!strings.HasPrefix(first.Remedy, "one of node6.lab.test and node4.lab.test is not what it should be") {
+			t.Errorf("%s: %s", first.Text, first.Remedy)
 		}
 	}
 }

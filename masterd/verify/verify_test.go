@@ -171,6 +171,19 @@ func TestG5FaultsAreFound(t *testing.T) {
 			[]string{"ERROR:ENODERPC:node:" + n4 + ":while contacting node: the server's key is not the one in the roster"},
 		},
 		{
+			"a node that claims the certificates of all candidates", func(f *field) {
+				f.at(6).Client = slices.Concat(f.node(3).Keys.Client, f.node(1).Keys.Client, f.node(2).Keys.Client)
+				f.at(3).Client = slices.Concat(f.node(3).Keys.Client, []cluster.Digest{{7}}) // of its next one
+				f.at(4).Client = []cluster.Digest{{7}}
+			},
+			[]string{
+				"ERROR:ECLUSTERCLIENTCERT:node:" + n4 + ":uses the same candidate certificate as node node3.lab.test",
+				"ERROR:ECLUSTERCLIENTCERT:node:node6.lab.test:Node 'node6.lab.test' is not a master candidate and is incorrectly using a certificate of another node which is master candidate node3.lab.test.",
+				"ERROR:ECLUSTERCLIENTCERT:node:node6.lab.test:Node 'node6.lab.test' is not a master candidate and is incorrectly using a certificate of another node which is master candidate node1.lab.test.",
+				"ERROR:ECLUSTERCLIENTCERT:node:node6.lab.test:Node 'node6.lab.test' is not a master candidate and is incorrectly using a certificate of another node which is master candidate " + n2 + ".",
+			},
+		},
+		{
 			"candidate keys on a normal node", func(f *field) { f.at(4).MasterKeys = true },
 			[]string{"ERROR:ENODEKEY:node:" + n4 + ":Node '" + n4 + "' is not a master candidate, but holds candidate keys"},
 		},

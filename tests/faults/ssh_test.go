@@ -169,7 +169,7 @@ var ofSSH = []fault{
 	},
 	{
 		name: "sshd lets anybody in", node: "node4", cure: byRemedy, asRoot: true, allPairs: true, // sshd runs only what is root's
-		says: []say{{code: "ENODESSH", node: "node4", text: "its sshd let in root"}},
+		says: []say{{code: "ENODESSH", node: "node4", text: "let in by its sshd as root"}},
 		inject: func(w *world) error { // the other normal node attempts no second login within 15 s, unless it forgets the first
 			return errors.Join(w.configure("node4", "AuthorizedKeysCommand /bin/echo %t %k\nAuthorizedKeysCommandUser root"), w.restarted("node5", "noded"))
 		},
