@@ -2,6 +2,8 @@ package verify
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,8 +28,8 @@ type login struct {
 	err      error  // from made no attempt
 }
 
-// sshRemedy is for a login that failed.
-const sshRemedy = "on the node that the line names: systemctl restart ssh; sshd -t and sshd -T show its configuration, journalctl -u ssh why it refused"
+// sshRemedy is for a login to a node that failed.
+const sshRemedy = "on %s: systemctl restart ssh; sshd -t and sshd -T show its configuration, journalctl -u ssh why it refused"
 
 // sourceGone ends the attempts of a node that cannot make any.
 const sourceGone = "the node makes no attempts"
@@ -64,6 +66,30 @@ func (c *check) logins(a *attempts) {
 	for _, n := range c.sources() {
 		c.loginsFrom(n, a.logins)
 	}
+	c.shut = shut(a.logins)
+}
+
+// shut names the nodes into which nobody can log in, of several who tried: the
+// lines of the report name those.
+func shut(all []*login) []string {
+	var names []string
+	tried, failed := map[cluster.NodeID]int{}, map[cluster.NodeID]int{}
+	for _, l := range all {
+		if l.address > 0 || l.err != nil {
+			continue
+		}
+		tried[l.to.UUID]++
+		if l.problem != "" {
+			failed[l.to.UUID]++
+		}
+	}
+	for _, l := range all {
+		if n := tried[l.to.UUID]; n > 1 && failed[l.to.UUID] == n && !slices.Contains(names, string(l.to.Name)) {
+			names = append(names, string(l.to.Name))
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // loginsFrom reports the logins of one node.
@@ -89,7 +115,7 @@ func (c *check) loginsFrom(n *state.Node, all []*login) {
 func (c *check) loginFailed(l *login) {
 	text := "ssh communication with node '" + string(l.to.Name) + "': " + l.problem
 	if l.address > 0 {
-		c.line("WARNING", CodeNodeSSH, "node", string(l.from.Name), "at its further address "+l.to.Addresses[l.address].String()+": "+text).cure(RepairNone, sshRemedy)
+		c.line("WARNING", CodeNodeSSH, "node", string(l.from.Name), "at its further address "+l.to.Addresses[l.address].String()+": "+text).cure(RepairNone, sshRemedy, l.to.Name)
 		return
 	}
 	c.node(l.from, CodeNodeSSH, "%s", text).cure(RepairNone, "%s", l.remedy())
@@ -101,7 +127,7 @@ func (l *login) remedy() string {
 	if strings.Contains(l.problem, "host key") {
 		return "gnt-node accept-host-keys " + string(l.to.Name) + ", if its administrator has changed them; if nobody has, another machine answers at its address"
 	}
-	return sshRemedy
+	return fmt.Sprintf(sshRemedy, l.to.Name)
 }
 
 // plan lists the logins so that neighbours in the list have different targets.

@@ -67,7 +67,7 @@ func (c *check) refusals(a *attempts) {
 			" logins were refused, as they must be; nodes' audit logs show the calls with request id " + c.id + ".")
 	}
 	if n := c.count.earlier; n > 0 {
-		c.tell("  - NOTICE: " + strconv.Itoa(n) + " of these logins were refused to an earlier run, less than 15 s ago, and not tried again: newer sshd shuts out who fails often.")
+		c.tell("  - NOTICE: Of these logins " + strconv.Itoa(n) + " met their refusal in an earlier run, less than 15 s ago: newer sshd shuts out who fails often.")
 	}
 	if n := c.count.cutOff; n > 0 {
 		c.tell("  - NOTICE: " + strconv.Itoa(n) + " attempts between nodes that are no candidates did not arrive: a firewall, which may be so, or the network.")
@@ -215,7 +215,7 @@ func (c *check) strangeLogins(p *strange, about string, warn func(code, text str
 			cure(RepairNone, "on %s: sshd -T -C user=root,host=localhost,addr=127.0.0.1 shows its configuration: see to AuthorizedKeysCommand, TrustedUserCAKeys and PermitEmptyPasswords; if nothing there lets it in, look what runs on %s, whose word it is", p.to.Name, p.from.Name)
 	default:
 		if !c.closed[p.to.UUID] { // it lets in no candidate either, which is told
-			c.line("WARNING", CodeNodeSSH, "node", string(p.from.Name), about+oneLine(r.Error)).cure(RepairNone, sshRemedy)
+			c.line("WARNING", CodeNodeSSH, "node", string(p.from.Name), about+oneLine(r.Error)).cure(RepairNone, sshRemedy, p.to.Name)
 		}
 	}
 }

@@ -145,7 +145,7 @@ func TestEarlierRefusalsAreTold(t *testing.T) {
 	}
 	ok, got := f.run()
 	told := slices.ContainsFunc(f.lines, func(l string) bool {
-		return strings.HasPrefix(l, "  - NOTICE: 2 of these logins were refused to an earlier run, less than 15 s ago,")
+		return strings.HasPrefix(l, "  - NOTICE: Of these logins 2 met their refusal in an earlier run, less than 15 s ago")
 	})
 	if !ok || len(got) > 0 || !told {
 		t.Errorf("%t, %q", ok, f.lines)
@@ -349,6 +349,26 @@ func TestVerboseNamesNodes(t *testing.T) {
 	}
 	if got := f.lines[at+1 : at+7]; !slices.Equal(got, want) {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestSummaryNamesWhoIsShut: when a node's sshd is down, the lines name all others.
+func TestSummaryNamesWhoIsShut(t *testing.T) {
+	f := newField(t)
+	f.logins = func(from, to cluster.NodeID) string {
+		if to == statetest.ID(4) || to == statetest.ID(6) && from == statetest.ID(2) {
+			return "connection refused"
+		}
+		return ""
+	}
+	f.run()
+	if got := f.lines[len(f.lines)-1]; got != "  No candidate can log in to node4.lab.test: the fault is probably there." {
+		t.Errorf("%q", got)
+	}
+	for _, x := range f.report.Findings {
+		if want := map[bool]string{true: "on node4.lab.test: ", false: "on node6.lab.test: "}[strings.Contains(x.Text, "'node4")]; !strings.HasPrefix(x.Remedy, want) {
+			t.Errorf("%s: %s", x.Text, x.Remedy)
+		}
 	}
 }
 

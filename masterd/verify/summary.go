@@ -26,6 +26,9 @@ func (c *check) summary() {
 	f := slices.MinFunc(errs, func(a, b *Finding) int { return slices.Index(worst, a.Code) - slices.Index(worst, b.Code) })
 	c.tell("  Worst: " + strings.TrimSpace(f.Kind+" "+f.Name) + ": " + f.Text)
 	c.tell("  What to do: " + f.Remedy)
+	if len(c.shut) > 0 {
+		c.tell("  No candidate can log in to " + some(c.shut) + ": the fault is probably there.")
+	}
 }
 
 // where names the nodes with errors.

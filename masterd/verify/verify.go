@@ -72,6 +72,7 @@ type check struct {
 	told     map[string]int // findings, by severity and object
 	id       string         // under which nodes audit what this run attempts
 	count    counted
+	shut     []string // nodes into which nobody can log in
 
 	answers map[cluster.NodeID]rpc.NodeState
 	asked   map[cluster.NodeID]span

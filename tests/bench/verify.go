@@ -62,7 +62,7 @@ func (b *bench) verify(ctx context.Context) error {
 
 var (
 	refusedLine = regexp.MustCompile(`NOTICE: \d+ calls and (\d+) logins were refused, as they must be`)
-	earlierLine = regexp.MustCompile(`NOTICE: (\d+) of these logins were refused to an earlier run`)
+	earlierLine = regexp.MustCompile(`NOTICE: Of these logins (\d+) met their refusal in an earlier run`)
 )
 
 // refusedLogins reads from a report how many logins were made in vain.
