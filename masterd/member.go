@@ -296,11 +296,16 @@ func (m *member) handOn(ctx context.Context) {
 // handOnLimit bounds the search for another leader.
 const handOnLimit = 3 * time.Second
 
+// rosterDocs returns documents of the newest roster.
+func (m *member) rosterDocs(missing []cluster.Digest) [][]byte {
+	return wanted(m.node.State().Roster(), missing)
+}
+
 func (m *member) newLeader() *leader {
 	calls := calls{client: m.client, member: m}
 	return &leader{
 		node: m.node, self: m.self.node, own: memberCert{m}, keeper: m.keeper, nodes: calls, ask: calls, repairs: calls, settles: calls, scripts: calls, client: m.client, evicts: m.d.evicts, sign: m.signOrAsk, alive: m.answers, levelOf: calls.levelOf,
-		push:  &pusher{call: calls, reach: newReach(), now: m.d.cfg.Now, chain: m.keeper.Since},
+		push:  &pusher{call: calls, reach: newReach(), now: m.d.cfg.Now, chain: m.keeper.Since, docs: m.rosterDocs},
 		clock: newClock(m.d.cfg.Now), log: m.log.Named("leader"), audit: m.d.audit, work: m.d.runJobs,
 		publishing: make(chan struct{}, 1), moving: make(chan struct{}, 1), wake: make(chan struct{}, 1), admitting: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
 		again: map[cluster.NodeID]time.Time{},

@@ -35,6 +35,8 @@ type pusher struct {
 	// chain returns what proves the newest map to a node that holds only
 	// the version given.
 	chain func(from cluster.Version) []candmap.Envelope
+	// docs returns those documents of the newest roster; nil: none.
+	docs func(missing []cluster.Digest) [][]byte
 
 	mu      sync.Mutex
 	closed  bool           // nothing more is started
@@ -135,8 +137,33 @@ func (p *pusher) toOne(parent context.Context, node cluster.NodeID, what rpc.Map
 			ack, err = p.call.PutMap(ctx, node, rpc.MapDelivery{Maps: maps, Docs: what.Docs})
 		}
 	}
+	if err == nil {
+		ack, err = p.complete(ctx, node, ack)
+	}
 	p.note(parent, node, ack, err, time.Since(began))
 	return ack, err
+}
+
+// complete delivers what a node says that it lacks of the roster. A map brings
+// what is new in its own; where versions follow each other at once, and overtake
+// each other, a node lacks some, and until it has them it knows no new key: it
+// would refuse those who have just renewed. The index names the rest.
+func (p *pusher) complete(ctx context.Context, node cluster.NodeID, ack rpc.MapAck) (rpc.MapAck, error) {
+	for range 2 {
+		if len(ack.Missing) == 0 || p.docs == nil {
+			break
+		}
+		docs := p.docs(ack.Missing)
+		if len(docs) == 0 {
+			break // it is the roster of an older map, and a newer one is on its way
+		}
+		more, err := p.call.PutMap(ctx, node, rpc.MapDelivery{Docs: docs})
+		if err != nil {
+			return ack, err
+		}
+		ack = more
+	}
+	return ack, nil
 }
 
 // beacon delivers a beacon to every node and returns when all have answered or

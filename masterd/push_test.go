@@ -344,3 +344,50 @@ func TestBoundsFitIntoAJob(t *testing.T) {
 	r.answered(n.UUID, rpc.MapAck{}, lab.Now, 0)
 	lab.Do(state.KindJobUpdate, state.JobUpdate{ID: id, Unreachable: &[]state.Unreachable{r.bounds(n, lab.S.Params, lab.Now)}})
 }
+
+// TestPushCompletesTheRoster: a node that says that it lacks documents gets them at
+// once, the index first, which names the others; and no maps with them.
+func TestPushCompletesTheRoster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ids := nodeIDs(1)
+		index, bucket := []byte("index"), []byte("bucket")
+		known := map[cluster.Digest][]byte{cluster.DigestOf(index): index, cluster.DigestOf(bucket): bucket}
+		env, at := theMap()
+		for name, c := range map[string]struct {
+			lacks []cluster.Digest // then nothing
+			calls int
+		}{
+			"nothing":         {nil, 1},
+			"index, a bucket": {[]cluster.Digest{cluster.DigestOf(index), cluster.DigestOf(bucket)}, 3},
+			"of an older one": {[]cluster.Digest{cluster.DigestOf([]byte("other"))}, 1},
+		} {
+			world := newNodeds()
+			world.up(ids...)
+			calls := 0
+			world.nodes[ids[0]].answer = func(d rpc.MapDelivery) (rpc.MapAck, error) {
+				if calls > 0 && (len(d.Maps) > 0 || len(d.Docs) != 1 || cluster.DigestOf(d.Docs[0]) != c.lacks[calls-1]) {
+					t.Errorf("%s: call %d brings %d maps and %d documents", name, calls, len(d.Maps), len(d.Docs))
+				}
+				ack := rpc.MapAck{Version: at}
+				if calls < len(c.lacks) {
+					ack.Missing = c.lacks[calls : calls+1]
+				}
+				calls++
+				return ack, nil
+			}
+			p := newPusher(world)
+			p.docs = func(missing []cluster.Digest) (docs [][]byte) {
+				for _, d := range missing {
+					if doc := known[d]; doc != nil {
+						docs = append(docs, doc)
+					}
+				}
+				return docs
+			}
+			o := p.toAll(t.Context(), delivery{nodes: ids, env: env, at: at}, nil)
+			if calls != c.calls || len(o.effective) != 1 {
+				t.Errorf("%s: %d calls, effective on %v", name, calls, o.effective)
+			}
+		}
+	})
+}
