@@ -207,6 +207,7 @@ func (d *Daemon) mayStart() bool {
 	}
 	c := m.ByClient(cluster.DigestOf(cert.Certificate[0]))
 	if c == nil || c.UUID != self.node || c.Incarnation != self.incarnation {
+		d.setProblem(nil)
 		return false
 	}
 	if !mayServe(m, self.node, cert.Certificate[0], d.cfg.Now()) {

@@ -28,13 +28,14 @@ const (
 // renew renews this node's certificates when they are due, and tells the
 // keyserver of a new node's first contact, which spends its admission record.
 func (m *member) renew(ctx context.Context) error {
-	wait := renewFirst
+	wait, told := renewFirst, false
 	for {
 		news := m.news.wait() // of another name or address, perhaps
 		next, err := m.renewDue(ctx)
 		if err != nil && ctx.Err() == nil {
 			m.log.Info("certificates are not renewed yet", zap.Error(err))
-			if text := m.lapsed(); text != "" {
+			if text := m.lapsed(); text != "" && !told {
+				told = true
 				m.log.Error(text)
 			}
 			next, wait, news = wait, min(2*wait, renewRetry), nil

@@ -18,6 +18,7 @@ type logs struct {
 
 	mu    sync.Mutex
 	lines []string
+	tap   func(line string) // nil: nobody listens
 }
 
 const maxLines = 40000
@@ -39,6 +40,9 @@ func (l *logs) add(line string) {
 		l.lines = l.lines[maxLines/2:]
 	}
 	l.lines = append(l.lines, line)
+	if l.tap != nil {
+		l.tap(line)
+	}
 }
 
 func (l *logs) text() string {

@@ -10,6 +10,7 @@ import (
 	"filippo.io/age"
 
 	"rolekey/cluster"
+	"rolekey/masterd/jobs"
 	"rolekey/masterd/state"
 	"rolekey/pki"
 	"rolekey/rpc"
@@ -90,7 +91,7 @@ func (c *Cluster) sleepOf(away *Node, d time.Duration) {
 	c.t.Helper()
 	away.Stop()
 	for end := c.Now() + d; c.Now() < end; {
-		c.off(182 * day)
+		c.off(min(182*day, end-c.Now()))
 		c.Settle()
 		c.Await(10*time.Minute, c.young)
 	}
@@ -103,7 +104,7 @@ func (c *Cluster) wake(away *Node) (trusted bool) {
 	c.t.Helper()
 	away.Start()
 	c.Await(20*time.Minute, func() error {
-		if s, err := away.Status(); err == nil && !s.Fresh && c.Now() > 0 && strings.Contains(s.Problem, "noded trust HASH") && !trusted {
+		if s, err := away.Status(); err == nil && !s.Fresh && strings.Contains(s.Problem, "noded trust HASH") && !trusted {
 			c.Pass(10 * time.Second) // it may follow by itself
 			if s, err = away.Status(); err == nil && !s.Fresh {
 				hash := mustView(c, c.Master()).Map.Hash()
@@ -142,6 +143,23 @@ func TestExpiredNodeReturns(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestExpiredOfAFormerAuthority: the authority was changed days before an expired
+// node returns, which knows the former one alone, and is known by it.
+func TestExpiredOfAFormerAuthority(t *testing.T) {
+	Run(t, 4, Options{}, func(t *testing.T, c *Cluster) {
+		away := c.Node(4)
+		c.sleepOf(away, 9*year/2)
+		c.Must(Change{ID: jobs.OpClusterRenew, NewCA: true})
+		c.off(10 * day)
+		c.Settle()
+		if st, err := c.State(); err != nil || len(st.CA.Old) != 1 {
+			t.Fatalf("the former authority is not kept for the node: %v", err)
+		}
+		c.wake(away)
+		c.Await(10*time.Minute, c.renewedAll)
+	})
 }
 
 // TestExpiredForTooLong: after the grace a node is told to be readded, and so is
