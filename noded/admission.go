@@ -41,6 +41,7 @@ type welcome struct {
 	chain  []candmap.Envelope
 	newest *candmap.Verified
 	self   *candmap.RosterNode
+	cas    [][]byte // DER, of the authorities to trust
 }
 
 func (d *Daemon) newAdmission(ctx context.Context, t pki.TokenFields, addrs []netip.Addr) (*admission, error) {
@@ -248,7 +249,9 @@ func (a *admission) apply(ctx context.Context, conn *rpc.AdmissionConn, w *welco
 }
 
 // check finds this node, with its own keys, in the roster that the verified
-// map names, and the server's certificate below the CA.
+// map names, and the server's certificate below an authority that the roster
+// names: while that is changed there are two, and the node's own certificates may
+// be of either. A cluster of a lower feature level has one, which is sent along.
 func (a *admission) check(w *welcome, server []*x509.Certificate) error {
 	docs := map[cluster.Digest][]byte{}
 	for _, d := range w.reply.Docs {
@@ -266,11 +269,14 @@ func (a *admission) check(w *welcome, server []*x509.Certificate) error {
 	case !slices.Contains(w.self.Server, a.server.pin) || !slices.Contains(w.self.Identity, a.identity.pin):
 		return cluster.Errorf(cluster.CodeIdentityMismatch, "the roster lists other keys for this node than its own")
 	}
-	ca, err := pki.ParseCertDER(w.reply.CA)
-	if err != nil {
-		return err
+	if w.newest.ByClient(pki.DigestOf(server[0])) == nil {
+		return cluster.Errorf(cluster.CodeUnavailable, "the master's certificate is replaced at this moment")
 	}
-	roots, err := pki.NewRoots(ca)
+	w.cas = [][]byte{w.reply.CA}
+	if s := roster.Settings(); s != nil && len(s.CA) > 0 {
+		w.cas = s.CA
+	}
+	roots, err := rootsOf(w.cas)
 	if err == nil {
 		_, err = pki.VerifyChain(roots, server, pki.KindCandidate, a.now())
 	}

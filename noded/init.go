@@ -207,8 +207,8 @@ func (d *Daemon) found(ctx context.Context, f founding, r *rpc.InitRequest) (rep
 	}
 	reply.Version, reply.Hash = verified.At(), verified.Hash
 	return reply, made.Map, d.install(ctx, d.initDir(), installation{
-		id: identity{Cluster: f.Cluster, Node: f.Node, Incarnation: 1, Name: f.Init.Node, Addresses: f.Init.Addresses, Ports: boot.Ports},
-		ca: made.CA, server: made.Server, identity: made.Identity, gossip: made.Gossip, first: made.Map, docs: made.Docs,
+		id:  identity{Cluster: f.Cluster, Node: f.Node, Incarnation: 1, Name: f.Init.Node, Addresses: f.Init.Addresses, Ports: boot.Ports},
+		cas: [][]byte{made.CA}, server: made.Server, identity: made.Identity, gossip: made.Gossip, first: made.Map, docs: made.Docs,
 	})
 }
 

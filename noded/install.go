@@ -24,9 +24,9 @@ import (
 // folder's rename is the commit.
 type installation struct {
 	id       identity
-	ca       []byte // DER
-	server   []byte // DER
-	identity []byte // DER
+	cas      [][]byte // DER, of the authorities that are trusted
+	server   []byte   // DER
+	identity []byte   // DER
 	gossip   []byte
 	first    candmap.Envelope // the map that is pinned
 	chain    []candmap.Envelope
@@ -101,11 +101,7 @@ func (d *Daemon) install(ctx context.Context, tmp string, in installation) error
 
 // verify checks the CA and the certificates against each other and the node.
 func (in *installation) verify(d *Daemon) (*pki.Roots, error) {
-	ca, err := pki.ParseCertDER(in.ca)
-	if err != nil {
-		return nil, err
-	}
-	roots, err := pki.NewRoots(ca)
+	roots, err := rootsOf(in.cas)
 	if err != nil {
 		return nil, cluster.Errorf(cluster.CodeIdentityMismatch, "the CA certificate is not one: %v", err)
 	}

@@ -125,7 +125,7 @@ func (w *welcome) installation(t pki.TokenFields, addrs []netip.Addr, ports clus
 			Cluster: t.Cluster, Node: w.reply.Node, Incarnation: w.self.Incarnation, Name: t.Name,
 			Addresses: addrs, Ports: ports, Record: t.Record,
 		},
-		ca: w.reply.CA, server: w.reply.Server, identity: w.reply.Identity, gossip: w.reply.Gossip,
+		cas: w.cas, server: w.reply.Server, identity: w.reply.Identity, gossip: w.reply.Gossip,
 		first: w.pinned, chain: w.chain, docs: w.reply.Docs, contact: true,
 	}
 }

@@ -264,3 +264,29 @@ func TestJoinCrossesAuthority(t *testing.T) {
 		t.Error("there is one voter only")
 	}
 }
+
+// A node joins while the authority is changed, with certificates of the former one
+// and of a master that has them still: what the roster names is what it trusts.
+func TestJoinBetweenAuthorities(t *testing.T) {
+	t.Parallel()
+	w, _ := founded(t)
+	next, err := pki.NewCA(w.id, "cluster.example", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t)
+	h.masterd.start()
+	h.up()
+	token := w.token(h.name)
+	w.tamper = func(r *rpc.AdmitReply) { r.CA = next.Cert.Raw } // it issues by now
+	w.settle(candmap.Settings{Name: "cluster.example", CA: [][]byte{next.Cert.Raw}}, func(*candmap.Map) {})
+	_, err = h.join(token)
+	wantCode(t, "the master's authority is not in the roster", err, cluster.CodeIdentityMismatch)
+	w.settle(candmap.Settings{Name: "cluster.example", CA: [][]byte{next.Cert.Raw, w.ca.Cert.Raw}}, func(*candmap.Map) {})
+	if _, err := h.join(token); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.member().caRoots().Certificates(); len(got) != 2 || !got[0].Equal(next.Cert) {
+		t.Errorf("it trusts %d authorities, or another first", len(got))
+	}
+}

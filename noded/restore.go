@@ -104,8 +104,8 @@ func (d *Daemon) restore(ctx context.Context, as restoring, r *rpc.RestoreReques
 	}
 	first := made.Committed.Maps[0]
 	err = d.install(context.WithoutCancel(ctx), d.restoreDir(), installation{
-		id: identity{Cluster: as.Cluster, Node: as.Node, Incarnation: as.Incarnation, Name: as.Name, Addresses: req.Addresses, Ports: req.Ports},
-		ca: made.CA, server: made.Server, identity: made.Identity, gossip: made.Gossip,
+		id:  identity{Cluster: as.Cluster, Node: as.Node, Incarnation: as.Incarnation, Name: as.Name, Addresses: req.Addresses, Ports: req.Ports},
+		cas: [][]byte{made.CA}, server: made.Server, identity: made.Identity, gossip: made.Gossip,
 		first: first, older: made.Chain, docs: made.Committed.Docs,
 	})
 	if err != nil {

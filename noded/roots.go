@@ -73,15 +73,7 @@ func (m *member) followRoots(v *candmap.View) error {
 	if !v.Complete() || v.Roster.Settings() == nil || len(v.Roster.Settings().CA) == 0 {
 		return nil
 	}
-	var certs []*x509.Certificate
-	for _, der := range v.Roster.Settings().CA {
-		cert, err := pki.ParseCertDER(der)
-		if err != nil {
-			return fmt.Errorf("authorities of the roster: %w", err)
-		}
-		certs = append(certs, cert)
-	}
-	next, err := pki.NewRoots(certs...)
+	next, err := rootsOf(v.Roster.Settings().CA)
 	if err != nil {
 		return fmt.Errorf("authorities of the roster: %w", err)
 	}
@@ -94,4 +86,17 @@ func (m *member) followRoots(v *candmap.View) error {
 		m.server.Reintroduce()
 	}
 	return err
+}
+
+// rootsOf trusts authorities, that which issues first.
+func rootsOf(ders [][]byte) (*pki.Roots, error) {
+	var certs []*x509.Certificate
+	for _, der := range ders {
+		cert, err := pki.ParseCertDER(der)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	return pki.NewRoots(certs...)
 }

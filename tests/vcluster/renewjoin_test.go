@@ -3,6 +3,7 @@ package vcluster
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"rolekey/cluster"
 	"rolekey/masterd/jobs"
@@ -30,6 +31,7 @@ func joinsAtMoments(t *testing.T, c *Cluster, r listed, n *Node) {
 		c.Must(Remove(n))
 		c.Settle()
 		c.Await(Limit, func() error { return n.local.Do(t.Context(), "POST", rpc.LocalLeave, nil, nil) })
+		c.Pass(2 * time.Second) // certificates tell the second in which they were issued
 		before := r.now(c)
 		token, err := c.Token(n.Name)
 		c.must(err)
