@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"rolekey/internal/lab"
+	"rolekey/tests/kit"
 )
 
 const (
@@ -31,6 +32,9 @@ const (
 // authorized as often as they did for verify in this round: pairs that did less
 // than 15 s ago do not do so again.
 func (b *bench) verify(ctx context.Context) error {
+	if err := b.fullPool(ctx); err != nil {
+		return err
+	}
 	var whole, bare, ratio, refused []float64
 	for range b.rounds {
 		out, took, err := b.output(ctx, "gnt-cluster", "verify")
@@ -58,6 +62,27 @@ func (b *bench) verify(ctx context.Context) error {
 	show(name+"refused ones", "", refused, target{})
 	show(name+"times the bare logins", "x", ratio, atMost(1.4))
 	return nil
+}
+
+// fullPool waits until the first nodes are the candidates.
+func (b *bench) fullPool(ctx context.Context) error {
+	all, err := b.c.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = kit.Until(ctx, patience, func(ctx context.Context) error {
+		m, err := b.c.ReadMap(ctx, b.master.Name)
+		if err != nil {
+			return err
+		}
+		for _, n := range all[:verifyCandidates] {
+			if !m.Has(n.Name) {
+				return fmt.Errorf("%s is no candidate yet", n.Name)
+			}
+		}
+		return nil
+	})
+	return err
 }
 
 var (
@@ -100,7 +125,7 @@ func (b *bench) bareLogins(ctx context.Context, strangers int) (time.Duration, e
 		})
 	}
 	began := time.Now()
-	for _, from := range st.Nodes[:verifyCandidates] {
+	for _, from := range st.Nodes[:verifyCandidates] { // as fullPool has seen
 		signer, err := keyOf(from)
 		if err != nil {
 			return 0, err
