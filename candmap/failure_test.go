@@ -65,6 +65,9 @@ func enforcementSurvives(t *testing.T, full error, failing []string) {
 			t.Errorf("%s: problems are %q", op, ack.Problems)
 		}
 	}
+	if saves := slices.ContainsFunc(failing, func(op string) bool { return op == "SaveLink" || op == "SaveCurrent" || op == "SaveRoster" }); saves != (len(n.k.Unsaved()) > 0) {
+		t.Errorf("%q failed, and could not be saved: %q", failing, n.k.Unsaved())
+	}
 	n.crashHere(env)
 	broken, n.applyErr = false, nil
 	if ack = n.mustDeliver(env); !ack.Durable || len(ack.Problems) > 0 {

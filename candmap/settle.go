@@ -136,6 +136,19 @@ func (k *Keeper) note(what string, err error) bool {
 	return false
 }
 
+// Unsaved tells, for people, what is held and could not be written to disk.
+func (k *Keeper) Unsaved() (list []string) {
+	k.done.mu.Lock()
+	defer k.done.mu.Unlock()
+	for what, problem := range k.done.problems {
+		if what != "apply" {
+			list = append(list, problem)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
 // ack describes what is held now.
 func (k *Keeper) ack() Ack {
 	v := k.View()

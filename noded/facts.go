@@ -35,7 +35,7 @@ func (m *member) serveFacts(ctx context.Context, q *rpc.Request) (any, error) {
 	if err := q.Decode(&req); err != nil {
 		return nil, err
 	}
-	f := rpc.NodeFacts{Files: m.derivedFiles(), Modes: m.wrongModes(), Gossip: []cluster.NodeID{}}
+	f := rpc.NodeFacts{Files: m.derivedFiles(), Modes: m.wrongModes(), Gossip: []cluster.NodeID{}, Unsaved: m.keeper.Unsaved()}
 	f.Copies, f.Unsearched = m.copies(req.Keys)
 	f.Derived = m.ssh.differs(ctx, m.keeper.View())
 	for _, o := range m.gossip.Members() {
@@ -83,8 +83,12 @@ func (m *member) copies(keys []cluster.SSHKey) (out []rpc.KeyCopy, cut []string)
 	seen := map[string]bool{}
 	ours := m.cfg.Paths.SSHDir()
 	// Each folder has its own bound: what fills one, /tmp above all, hides nothing
-	// in another.
-	for _, dir := range []string{filepath.Join(account.Home, ".ssh"), m.cfg.Paths.In("/etc/ssh"), m.cfg.Paths.StateDir(), account.Home, m.cfg.Paths.In("/tmp")} {
+	// in another. /home is left out: it may be another machine's, which hangs.
+	dirs := []string{filepath.Join(account.Home, ".ssh"), m.cfg.Paths.In("/etc/ssh"), m.cfg.Paths.StateDir(), account.Home}
+	for _, dir := range []string{"/tmp", "/var/tmp", "/var/backups"} {
+		dirs = append(dirs, m.cfg.Paths.In(dir))
+	}
+	for _, dir := range dirs {
 		left := searchFiles
 		walk(dir, searchDepth, &left, func(path string) {
 			if seen[path] || filepath.Dir(path) == ours && m.candidate(m.keeper.View()) || len(out) == maxCopies {

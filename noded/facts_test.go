@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"rolekey/cluster"
+	"rolekey/rpc"
 	"rolekey/sshkeys"
 )
 
@@ -87,6 +89,19 @@ func TestCopiesAreFound(t *testing.T) {
 	}
 	if got, _ := m.copies([]cluster.SSHKey{other, own[0].key}); len(got) != 1 || got[0].Path != copied {
 		t.Errorf("found %+v", got)
+	}
+	places := []string{"/tmp/a/b/key", "/var/tmp/key", "/var/backups/root/key", "/etc/ssh/key"}
+	for i, path := range places {
+		places[i] = h.cfg.Paths.In(path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(places[i]), 0o700), os.WriteFile(places[i], text, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, _ := m.copies([]cluster.SSHKey{own[0].key})
+	for _, path := range append(places, copied) {
+		if !slices.ContainsFunc(found, func(c rpc.KeyCopy) bool { return c.Path == path }) {
+			t.Errorf("%s is not found: %+v", path, found)
+		}
 	}
 	if got, _ := m.copies([]cluster.SSHKey{other}); len(got) != 0 {
 		t.Errorf("another key's: %+v", got)

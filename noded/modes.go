@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"rolekey/rpc"
 )
 
 // guarded is a file of ours that others may not read or write.
@@ -42,7 +44,7 @@ func (g guarded) wrong() []string {
 	}
 	var out []string
 	if info.Mode()&fs.ModeSymlink != 0 {
-		out = append(out, g.path+" is a symbolic link")
+		out = append(out, g.path+rpc.SymbolicLink)
 	} else if info.Mode().Perm()&^g.most != 0 {
 		out = append(out, fmt.Sprintf("%s has mode %04o, want at most %04o", g.path, info.Mode().Perm(), g.most))
 	}

@@ -10,6 +10,10 @@ type FactsRequest struct {
 	Keys []cluster.SSHKey `json:"keys"`
 }
 
+// SymbolicLink ends what NodeFacts.Modes says of a link in the place of a file,
+// which no repair follows.
+const SymbolicLink = " is a symbolic link"
+
 // NodeFacts is what a node finds on its disk and around it.
 type NodeFacts struct {
 	Files  map[string]cluster.Digest `json:"files"`  // SHA-256 of each derived file that is there, by name
@@ -19,6 +23,7 @@ type NodeFacts struct {
 	Unsearched []string         `json:"unsearched,omitempty"`
 	Gossip     []cluster.NodeID `json:"gossip"` // nodes that gossip believes alive, this one among them
 
+	Unsaved []string `json:"unsaved,omitempty"` // for people: why map or roster are not on its disk
 	Derived []string `json:"derived,omitempty"` // for people: files of ssh that are not as the roster says
 }
 

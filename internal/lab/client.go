@@ -86,7 +86,7 @@ func (c *Cluster) Partition(ctx context.Context, nodes ...string) error {
 	return c.do(ctx, request{Op: opPartition, Nodes: nodes})
 }
 
-// Heal ends all partitions.
+// Heal ends all partitions, and all blocks.
 func (c *Cluster) Heal(ctx context.Context) error { return c.do(ctx, request{Op: opHeal}) }
 
 func (c *Cluster) do(ctx context.Context, req request) error {

@@ -71,8 +71,9 @@ type holder struct {
 	detached bool
 	purge    bool
 
-	cutMu sync.Mutex // orders changes of the routing rules
-	nodes []*node
+	cutMu   sync.Mutex // orders changes of the routing rules
+	blocked []string   // rules of blocked ports; cutMu covers them
+	nodes   []*node
 }
 
 // node is one node; mu orders what changes its daemons.

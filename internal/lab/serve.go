@@ -60,6 +60,8 @@ func (h *holder) do(req request) error {
 		return h.eachNode(req.Nodes, func(n *node) error { return h.killNode(n, req.Daemon, syscall.Signal(req.Signal)) })
 	case opPartition:
 		return h.partition(req.Nodes)
+	case opBlock:
+		return h.block(req.Nodes, req.Port)
 	case opHeal:
 		return h.heal()
 	case opIdentify:
@@ -188,10 +190,13 @@ func (h *holder) partition(names []string) error {
 	return nil
 }
 
-// heal removes all cuts.
+// heal removes all cuts and blocks.
 func (h *holder) heal() error {
 	h.cutMu.Lock()
 	defer h.cutMu.Unlock()
+	if err := h.unblock(); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	cuts := slices.Clone(h.state.Cuts)
 	h.mu.Unlock()

@@ -24,6 +24,7 @@ const (
 	opKill      = "kill"
 	opExec      = "exec"
 	opPartition = "partition"
+	opBlock     = "block"
 	opHeal      = "heal"
 	opIdentify  = "identify"
 	opDetach    = "detach"
@@ -37,6 +38,7 @@ type request struct {
 	Nodes  []string          `json:"nodes,omitempty"`
 	Daemon string            `json:"daemon,omitempty"`
 	Signal int               `json:"signal,omitempty"`
+	Port   uint16            `json:"port,omitempty"`
 	Argv   []string          `json:"argv,omitempty"`
 	Env    []string          `json:"env,omitempty"`
 	Dir    string            `json:"dir,omitempty"`

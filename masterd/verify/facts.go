@@ -26,7 +26,14 @@ func (c *check) facts(ctx context.Context) {
 			return
 		}
 		for _, m := range f.Modes {
-			c.node(n, CodeNodeFileCheck, "%s", m).cure(RepairNode, "gnt-cluster verify --repair")
+			f := c.node(n, CodeNodeFileCheck, "%s", m)
+			if f.cure(RepairNode, "gnt-cluster verify --repair"); strings.HasSuffix(m, rpc.SymbolicLink) {
+				f.cure(RepairNone, "on %s: move the file itself, belonging to root with mode 0600, in the place of the link", n.Name) // noded follows none
+			}
+		}
+		for _, u := range f.Unsaved {
+			c.node(n, CodeNodeMap, "follows its candidate map, and cannot save it: %s: after a restart it begins with an older one", u).
+				cure(RepairNone, "on %s: make room for /var/lib/rolekey, or mount its disk writable (df, dmesg); noded there then saves it by itself", n.Name)
 		}
 		for _, d := range f.Derived {
 			if c.keyless[n.UUID] {

@@ -34,6 +34,9 @@ func TestFactsOfNodes(t *testing.T) {
 		"gossip": {func(f *field) rpc.NodeFacts {
 			return rpc.NodeFacts{Files: files, Gossip: slices.DeleteFunc(all(f), func(id cluster.NodeID) bool { return id == statetest.ID(2) })}
 		}, "WARNING:ENODENET:node:node4.lab.test:gossip does not reach node2.lab.test"},
+		"a full disk": {func(f *field) rpc.NodeFacts {
+			return rpc.NodeFacts{Files: files, Gossip: all(f), Unsaved: []string{"no space left on device"}}
+		}, "ERROR:ENODEMAP:node:node4.lab.test:follows its candidate map, and cannot save it: no space left on device"},
 		"a missing file": {
 			func(f *field) rpc.NodeFacts { return rpc.NodeFacts{Gossip: all(f)} },
 			"ERROR:ECLUSTERFILECHECK:cluster:None:File ssconf_master_node is missing from node(s) node4.lab.test",
@@ -48,6 +51,15 @@ func TestFactsOfNodes(t *testing.T) {
 		if len(bad) != 1 || !strings.HasPrefix(strings.TrimPrefix(bad[0], "  - "), c.want) || ok != strings.HasPrefix(c.want, "WARNING") {
 			t.Errorf("%s: %v %q", what, ok, bad)
 		}
+	}
+}
+
+// TestLinkIsNotRepaired: nobody is told to have repaired what no repair touches.
+func TestLinkIsNotRepaired(t *testing.T) {
+	f := newField(t)
+	f.facts = map[cluster.NodeID]rpc.NodeFacts{statetest.ID(4): f.told(rpc.NodeFacts{Modes: []string{"/x" + rpc.SymbolicLink, "/y has mode 0644"}})}
+	if _, got := f.run(); len(got) != 2 || f.report.Findings[0].Repair != RepairNone || f.report.Findings[1].Repair != RepairNode {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"rolekey/candmap"
 	"rolekey/internal/lab"
 	"rolekey/pki"
@@ -266,6 +268,31 @@ var ofCluster = []fault{
 		name: "an ssconf file was removed", node: "node3", cure: byRepair, heals: true,
 		says:   []say{{code: "ECLUSTERFILECHECK", text: "ssconf_master_node is missing from node(s) " + full("node3")}},
 		inject: func(w *world) error { return os.Remove(w.layout("node3").SSConf("master_node")) },
+	},
+	{
+		name: "a firewall stops gossip to and from a node", node: "node4", cure: byRemedy,
+		says:   []say{{code: "ENODENET", node: anyNode, text: "gossip does not reach ", warn: true}},
+		inject: func(w *world) error { return w.Block(w.ctx, w.Ports.Gossip, "node4") },
+		remedy: func(w *world, f finding) error {
+			if want := fmt.Sprintf("open port %d, tcp and udp", w.Ports.Gossip); !strings.Contains(f.Remedy, want) {
+				return fmt.Errorf("remedy %q", f.Remedy)
+			}
+			return w.Heal(w.ctx)
+		},
+	},
+	{
+		name: "the disk of a node is full", node: "node5", cure: byRemedy, asRoot: true,
+		says: []say{{code: "ENODEMAP", node: "node5", text: "follows its candidate map, and cannot save it"}},
+		inject: func(w *world) error {
+			dir := w.layout("node5").MapDir()
+			if err := unix.Mount("full", dir, "tmpfs", 0, "size=4k,nr_inodes=1"); err != nil {
+				return err
+			}
+			return w.modify("node4", "-D", "yes")
+		},
+		remedy: func(w *world, _ finding) error {
+			return errors.Join(unix.Unmount(w.layout("node5").MapDir(), unix.MNT_DETACH), w.modify("node4", "-D", "no"))
+		},
 	},
 	{
 		name: "masterd of a candidate does not run", node: "node3", cure: byRemedy, alone: restarted,

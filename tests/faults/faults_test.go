@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -135,7 +136,7 @@ func TestFaultsTogether(t *testing.T) {
 	}
 	t.Logf("ROLEKEY_SEED=%d", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))
-	for round := range 3 {
+	for round := range 4 {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			w := open(t)
 			some := pick(dice, 2+dice.IntN(3))
@@ -175,38 +176,55 @@ func touches(a, b fault) bool {
 	return logins(a) && logins(b)
 }
 
+// changed is a file that somebody has changed.
+type changed struct {
+	what string
+	path string
+	text []byte // what it must hold again, as many lines at least
+}
+
 // TestCuredByItself: what the cluster puts right before an administrator could
 // look.
 func TestCuredByItself(t *testing.T) {
 	w := open(t)
-	n4, n5 := w.node("node4"), w.node("node5")
+	n4 := w.node("node4")
 	old, err := os.ReadFile(w.layout("node5").CurrentMap())
 	w.must(err)
-	master, err := w.Master(w.ctx)
-	w.must(err)
 	for _, drained := range []string{"yes", "no"} { // makes new maps
-		_, err = w.Must(w.ctx, 0, master, "gnt-node", "modify", "-D", drained, "node4")
-		w.must(err)
+		w.must(w.modify("node4", "-D", drained))
 	}
-	keys, err := os.ReadFile(n4.AuthorizedKeys())
-	w.must(err)
-	known, err := os.ReadFile(n4.KnownHosts())
-	w.must(err)
+	var files []changed
+	change := func(what, path, text string) error {
+		b, err := os.ReadFile(path)
+		files = append(files, changed{what, path, b})
+		return errors.Join(err, os.WriteFile(path, []byte(text), 0o600))
+	}
+	text := func(path string) string {
+		b, err := os.ReadFile(path)
+		w.must(err)
+		return string(b)
+	}
 	w.must(errors.Join(
-		w.Kill(w.ctx, "node5", "noded"), os.WriteFile(w.layout("node5").CurrentMap(), old, 0o600), w.Start(w.ctx, "node5"), // an old map
-		os.WriteFile(n4.AuthorizedKeys(), []byte(withoutOne(string(keys))), 0o600),
-		os.WriteFile(n4.KnownHosts(), []byte(withoutOne(string(known))), 0o600),
-		os.Remove(w.layout("node3").SSHKey()), // a candidate's own SSH key
+		w.Kill(w.ctx, "node5", "noded"), change("an old map was restored", w.layout("node5").CurrentMap(), string(old)), w.Start(w.ctx, "node5"),
+		w.Kill(w.ctx, "node3", "noded"), change("the map of a candidate is damaged", w.layout("node3").CurrentMap(), "{"), w.Start(w.ctx, "node3"),
+		change("a key is not authorized", n4.AuthorizedKeys(), withoutOne(text(n4.AuthorizedKeys()))),
+		change("a host is not known", n4.KnownHosts(), withoutOne(text(n4.KnownHosts()))),
+		change("ssh's configuration is not as the roster says", w.layout("node2").SSHDropIn(), "# mine\n"),
+		os.Chmod(filepath.Dir(n4.AuthorizedKeys()), 0o777), // of which sshd would say nothing but no
+		os.Remove(w.layout("node2").SSHKey()),              // a candidate's own SSH key
 	))
-	took := w.until("files and map are back", func(context.Context) error {
+	took := w.until("all is back", func(context.Context) error {
 		var errs []error
-		for path, want := range map[string][]byte{n4.AuthorizedKeys(): keys, n4.KnownHosts(): known} {
-			if got, err := os.ReadFile(path); err != nil || strings.Count(string(got), "\n") != strings.Count(string(want), "\n") {
-				errs = append(errs, fmt.Errorf("%s is not back", path))
+		for _, f := range files {
+			if got, err := os.ReadFile(f.path); err != nil || strings.Count(string(got), "\n") < strings.Count(string(f.text), "\n") || len(got) < len(f.text)/2 {
+				errs = append(errs, fmt.Errorf("%s: %s is not back", f.what, f.path))
 			}
 		}
 		if got, err := os.ReadFile(w.layout("node5").CurrentMap()); err != nil || string(got) == string(old) {
-			errs = append(errs, errors.New(n5.Name+" has the old map"))
+			errs = append(errs, errors.New("node5 has the old map"))
+		}
+		if info, err := os.Stat(filepath.Dir(n4.AuthorizedKeys())); err != nil || info.Mode().Perm()&0o022 != 0 {
+			errs = append(errs, errors.New("others may write to root's .ssh"))
 		}
 		return errors.Join(errs...)
 	})

@@ -24,6 +24,20 @@ func shred(_ *world, f finding) error {
 	return os.Remove(path)
 }
 
+// copied puts a copy of the SSH key of node2 somewhere.
+func (w *world) copied(node, path string) error {
+	path = w.layout(node).In(path)
+	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), copyFile(w.layout("node2").SSHKey(), path))
+}
+
+// modes are what verify says of files that others may read.
+func modes(node string, files ...string) (list []say) {
+	for _, file := range files {
+		list = append(list, say{code: "ENODEFILECHECK", node: node, text: file})
+	}
+	return list
+}
+
 // candidateCert installs the candidate certificate and key of a loot on a node,
 // sealed by that node's keyring, while its masterd does not run.
 func (w *world) candidateCert(node string, from *kit.Loot) error {
@@ -76,11 +90,24 @@ func (w *world) oldCerts(node string, names ...string) error {
 var ofKeys = []fault{
 	{
 		name: "a copy of a candidate's SSH key on a normal node", node: "node5", cure: byRemedy,
-		says: []say{{code: "ENODEKEY", node: "node5", text: "A copy of the private SSH key of node2"}},
-		inject: func(w *world) error {
-			return copyFile(w.layout("node2").SSHKey(), filepath.Join(w.layout("node5").RootHome(), "backup.key"))
-		},
+		says:   []say{{code: "ENODEKEY", node: "node5", text: "A copy of the private SSH key of node2"}},
+		inject: func(w *world) error { return w.copied("node5", "/root/backup.key") },
 		remedy: shred,
+	},
+	{
+		name: "copies of a candidate's SSH key in ``/tmp``, ``/var/tmp``, ``/var/backups`` and ``/etc/ssh``", node: "node4", cure: byRemedy,
+		says: []say{
+			{code: "ENODEKEY", node: "node4", text: "/var/backups/old/id"}, {code: "ENODEKEY", node: "node4", text: "/tmp/id"},
+			{code: "ENODEKEY", node: "node4", text: "/var/tmp/id"}, {code: "ENODEKEY", node: "node4", text: "/etc/ssh/id"},
+		},
+		inject: func(w *world) error {
+			return errors.Join(w.copied("node4", "/var/backups/old/id"), w.copied("node4", "/tmp/id"), w.copied("node4", "/var/tmp/id"), w.copied("node4", "/etc/ssh/id"))
+		},
+		remedy: func(w *world, f finding) error {
+			at := w.layout("node4")
+			return errors.Join(shred(w, f), os.Remove(at.In("/tmp/id")), os.Remove(at.In("/var/tmp/id")), os.Remove(at.In("/etc/ssh/id")),
+				w.asSaid(f, "gnt-cluster renew-crypto"))
+		},
 	},
 	{
 		name: "a signing key was left on a normal node", node: "node4", cure: byRepair, heals: true,
@@ -178,6 +205,33 @@ var ofKeys = []fault{
 		name: "others may read the key of a server", node: "node5", cure: byRepair,
 		says:   []say{{code: "ENODEFILECHECK", node: "node5", text: "has mode 0644"}},
 		inject: func(w *world) error { return os.Chmod(w.layout("node5").ServerKey(), 0o644) },
+	},
+	{
+		name: "others may read all of Rolekey's secrets on a candidate", node: "node2", cure: byRepair,
+		says: modes("node2", "node/node.key", "node/gossip.key", "ssh has", "masterd/candidate.key", "masterd/signing.key", "masterd/keyring", "masterd/raft.db"),
+		inject: func(w *world) error {
+			at := w.layout("node2")
+			var errs []error
+			for _, path := range []string{at.IdentityKey(), filepath.Join(at.NodeDir(), "gossip.key"), at.CandidateKey(), at.SigningKey(), at.Keyring(), at.RaftDB()} {
+				errs = append(errs, os.Chmod(path, 0o666))
+			}
+			return errors.Join(append(errs, os.Chmod(at.SSHDir(), 0o755))...)
+		},
+	},
+	{
+		name: "a link in the place of a key", node: "node4", cure: byRemedy,
+		says: []say{{code: "ENODEFILECHECK", node: "node4", text: "server.key is a symbolic link"}},
+		inject: func(w *world) error {
+			path := w.layout("node4").ServerKey()
+			return errors.Join(os.Rename(path, path+".moved"), os.Symlink(path+".moved", path))
+		},
+		remedy: func(w *world, f finding) error {
+			path := w.layout("node4").ServerKey()
+			if !strings.Contains(f.Remedy, "in the place of the link") {
+				return fmt.Errorf("remedy %q", f.Remedy)
+			}
+			return os.Rename(path+".moved", path)
+		},
 	},
 	{
 		name: "a key belongs to another user", node: "node2", cure: byRepair, asRoot: true,

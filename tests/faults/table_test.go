@@ -14,10 +14,17 @@ type proved struct {
 	file, test       string // below the repository, and a function, or the name of a case, in it
 }
 
-const verifyTest = "masterd/verify/verify_test.go"
+const (
+	verifyTest = "masterd/verify/verify_test.go"
+	faultsTest = "tests/faults/faults_test.go"
+)
 
 var elsewhere = []proved{
 	{"host keys or the port of a normal node's sshd changed", "ENODESSH", byItself, "tests/e2e/hostkeys_test.go", "TestMachinesHostKeyOfANormalNode"},
+	{"an old map was restored while noded was down", "ENODEMAP", byItself, faultsTest, "an old map was restored"},
+	{"the map on a candidate's disk is damaged", "ENODEMAP", byItself, faultsTest, "the map of a candidate is damaged"},
+	{"ssh's configuration was changed", "ENODESSH", byItself, faultsTest, "ssh's configuration is not"},
+	{"others may write to root's ``.ssh``", "ENODESSH", byItself, faultsTest, "others may write to root's .ssh"},
 	{"an older roster than the map names", "ENODEMAP", byItself, verifyTest, "older roster"},
 	{"a node serves, and has another map, lease or policy", "ENODEMAP", byRepair, verifyTest, "other policy"},
 	{"a certificate of a node, or the CA's, ends soon", "ECLUSTERCERT", byItself, verifyTest, "certificate ends very soon"},
@@ -27,7 +34,7 @@ var elsewhere = []proved{
 	{"raft's voters are not the map's", "ECLUSTERCFG", byItself, "masterd/verify/facts_test.go", "TestVotersDiffer"},
 	{"a node runs another release", "ENODEVERSION", byRemedy, "masterd/verify/facts_test.go", "TestSoftwareDiffers"},
 	{"the master lacks the cluster address", "ENODENET", byItself, "masterd/verify/address_test.go", "master lacks it"},
-	{"an admission string is open", "none: a notice", "none needed", "tests/faults/faults_test.go", "TestOpenString"},
+	{"an admission string is open", "none: a notice", "none needed", faultsTest, "TestOpenString"},
 }
 
 // table renders the catalogue as it stands in tests/README.rst.
