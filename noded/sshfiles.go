@@ -45,6 +45,7 @@ type sshFiles struct {
 	repairs    repairs
 	repairsAll int
 	refusals   []string // why sshd lets nobody in
+	waited     bool     // for a writer of authorized_keys, who has not ended
 	watched    []string // files to be told of
 }
 
@@ -101,15 +102,20 @@ func (s *sshFiles) authorize(ctx context.Context, v *candmap.View, t trust) erro
 	return s.problem
 }
 
-// authorizePatiently waits a moment for somebody who writes the file.
+// authorizePatiently waits a moment for somebody who writes the file, but not
+// again and again for one who never ends: others wait for their turn meanwhile.
 func (s *sshFiles) authorizePatiently(ctx context.Context, v *candmap.View, t trust) (err error) {
-	for range writerTries {
+	tries := writerTries
+	if s.waited {
+		tries = 1
+	}
+	for try := 1; ; try++ {
 		err = s.authorizeLocked(ctx, v, t)
-		if !errors.Is(err, sshkeys.ErrWriting) || pause(ctx, writerWait, nil) != nil {
-			break
+		s.waited = errors.Is(err, sshkeys.ErrWriting)
+		if !s.waited || try == tries || pause(ctx, writerWait, nil) != nil {
+			return err
 		}
 	}
-	return err
 }
 
 func (s *sshFiles) authorizeLocked(ctx context.Context, v *candmap.View, t trust) error {

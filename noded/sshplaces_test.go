@@ -13,6 +13,7 @@ import (
 
 	"rolekey/candmap"
 	"rolekey/rpc"
+	"rolekey/sshkeys"
 )
 
 // asks makes noded ask sshd, which answers with the text.
@@ -146,6 +147,35 @@ func TestG8WriterMeetsTheMap(t *testing.T) {
 	if !h.hasBlock(h.cfg.SSH.AuthorizedKeys) {
 		t.Errorf("file is\n%s", h.authorizedKeys())
 	}
+}
+
+// TestWriterThatNeverEnds: of a program that keeps the file open each map tells,
+// and only the first waits for it.
+func TestWriterThatNeverEnds(t *testing.T) {
+	t.Parallel()
+	w, h := founded(t)
+	f, err := os.OpenFile(h.cfg.SSH.AuthorizedKeys, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	stray := strings.Replace(h.authorizedKeys(), "# END ROLEKEY", "# stray\n# END ROLEKEY", 1)
+	if _, err := f.WriteAt([]byte(stray), 0); err != nil {
+		t.Fatal(err)
+	}
+	const pushes = 12
+	began := time.Now()
+	for range pushes {
+		w.next(func(*candmap.Map) {})
+		if p := w.mustPush(h.member().id.Node).Problems; len(p) != 1 || !strings.Contains(p[0], sshkeys.ErrWriting.Error()) {
+			t.Fatalf("problems %q", p)
+		}
+	}
+	if took, each := time.Since(began), writerTries*writerWait; took > pushes/2*each {
+		t.Errorf("%d maps took %s: each waited %s", pushes, took, each)
+	}
+	_ = f.Close()
+	eventually(t, "the file follows the map", func() bool { return len(w.mustPush(h.member().id.Node).Problems) == 0 })
 }
 
 // TestG4FullDiskIsTold: on a disk that is really full the revoked key is dead,

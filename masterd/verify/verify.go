@@ -229,6 +229,11 @@ func (c *check) silent(n *state.Node, err error) {
 		c.staleMap(n)
 		return
 	}
+	if cluster.CodeOf(err) == cluster.CodeNoMap {
+		c.node(n, CodeNodeMap, "holds no candidate map, and so serves nobody: %v", err).
+			cure(RepairNone, "on %s, as root: noded trust %s", n.Name, c.held.Hash)
+		return
+	}
 	f := c.node(n, CodeNodeRPC, "while contacting node: %v", err)
 	if cluster.CodeOf(err) == cluster.CodeIdentityMismatch {
 		f.cure(RepairNone, "if the files of %s were restored from a backup: gnt-node add --readd %s; if not, another machine answers at its address", n.Name, n.Name)

@@ -71,6 +71,12 @@ func TestG5FaultsAreFound(t *testing.T) {
 			[]string{"ERROR:ENODEMAP:node:" + n4 + ":its candidate map is stale: it has heard no beacon in time"},
 		},
 		{
+			"no map", func(f *field) {
+				f.errs[statetest.ID(4)] = cluster.Errorf(cluster.CodeNoMap, "the saved map is damaged")
+			},
+			[]string{"ERROR:ENODEMAP:node:" + n4 + ":holds no candidate map, and so serves nobody: the saved map is damaged"},
+		},
+		{
 			"older map", func(f *field) { f.at(4).Version = cluster.Version{Epoch: 1, Version: 2} },
 			[]string{"ERROR:ENODEMAP:node:" + n4 + ":enforces candidate map 1.2 instead of HEAD"},
 		},

@@ -96,6 +96,18 @@ var ofMaps = []fault{
 		},
 	},
 	{
+		name: "the map on a node's disk is damaged", node: "node5", cure: byRemedy, alone: silent,
+		says: []say{{code: "ENODEMAP", node: "node5", text: "holds no candidate map"}},
+		inject: func(w *world) error {
+			return errors.Join(w.Kill(w.ctx, "node5", "noded"), os.WriteFile(w.layout("node5").CurrentMap(), []byte("{"), 0o600), w.Start(w.ctx, "node5"))
+		},
+		remedy: func(w *world, f finding) error {
+			_, command, _ := strings.Cut(f.Remedy, "as root: ")
+			_, err := w.Must(w.ctx, 0, full("node5"), append(strings.Fields(command), "--yes")...)
+			return err
+		},
+	},
+	{
 		name: "noded does not run", node: "node5", cure: byRemedy, alone: silent,
 		says:   []say{{code: "ENODERPC", node: "node5", text: "while contacting node"}},
 		inject: func(w *world) error { return w.Kill(w.ctx, "node5", "noded") },

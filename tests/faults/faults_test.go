@@ -206,7 +206,6 @@ func TestCuredByItself(t *testing.T) {
 	}
 	w.must(errors.Join(
 		w.Kill(w.ctx, "node5", "noded"), change("an old map was restored", w.layout("node5").CurrentMap(), string(old)), w.Start(w.ctx, "node5"),
-		w.Kill(w.ctx, "node3", "noded"), change("the map of a candidate is damaged", w.layout("node3").CurrentMap(), "{"), w.Start(w.ctx, "node3"),
 		change("a key is not authorized", n4.AuthorizedKeys(), withoutOne(text(n4.AuthorizedKeys()))),
 		change("a host is not known", n4.KnownHosts(), withoutOne(text(n4.KnownHosts()))),
 		change("ssh's configuration is not as the roster says", w.layout("node2").SSHDropIn(), "# mine\n"),

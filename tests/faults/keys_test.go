@@ -175,6 +175,9 @@ var ofKeys = []fault{
 				return err
 			}
 			at := w.layout("node4")
+			if err := os.MkdirAll(at.MasterdDir(), 0o700); err != nil {
+				return err
+			}
 			ring, err := seal.Ensure(at.Keyring(), seal.Context{Cluster: other.Cluster, Node: other.ID, Incarnation: other.Incarnation})
 			if err != nil {
 				return err

@@ -22,7 +22,6 @@ const (
 var elsewhere = []proved{
 	{"host keys or the port of a normal node's sshd changed", "ENODESSH", byItself, "tests/e2e/hostkeys_test.go", "TestMachinesHostKeyOfANormalNode"},
 	{"an old map was restored while noded was down", "ENODEMAP", byItself, faultsTest, "an old map was restored"},
-	{"the map on a candidate's disk is damaged", "ENODEMAP", byItself, faultsTest, "the map of a candidate is damaged"},
 	{"ssh's configuration was changed", "ENODESSH", byItself, faultsTest, "ssh's configuration is not"},
 	{"others may write to root's ``.ssh``", "ENODESSH", byItself, faultsTest, "others may write to root's .ssh"},
 	{"an older roster than the map names", "ENODEMAP", byItself, verifyTest, "older roster"},
