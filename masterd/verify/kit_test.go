@@ -34,6 +34,7 @@ type field struct {
 	scripts hooks.Report
 	facts   map[cluster.NodeID]rpc.NodeFacts // nil: all is well
 	voting  func(*roles.View)
+	looked  func() // before state and map are looked at
 	opts    string
 	lines   []string
 	report  Report
@@ -277,12 +278,20 @@ func (f *field) SSHProbe(_ context.Context, node cluster.NodeID, r rpc.SSHProbeR
 	return reply, nil
 }
 
+// view implements View.
+func (f *field) view() (*state.State, *candmap.Verified) {
+	if f.looked != nil {
+		f.looked()
+	}
+	return f.lab.S, f.held
+}
+
 // run verifies and returns the verdict and the lines of errors and warnings.
 func (f *field) run() (bool, []string) {
 	f.t.Helper()
 	f.lines = nil
 	var bad []string
-	report, err := Run(f.t.Context(), f, func() (*state.State, *candmap.Verified) { return f.lab.S, f.held }, json.RawMessage(f.opts),
+	report, err := Run(f.t.Context(), f, f.view, json.RawMessage(f.opts),
 		func() time.Time { return f.lab.Now }, func(line string) {
 			f.lines = append(f.lines, line)
 			if strings.HasPrefix(line, "  - ") && !strings.HasPrefix(line, "  - NOTICE") {

@@ -366,19 +366,6 @@ func TestSettlingNodesAreAskedAgain(t *testing.T) {
 	})
 }
 
-// TestMapThatIsBeingPublished: what is committed and on its way is no fault.
-func TestMapThatIsBeingPublished(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newField(t)
-		f.lab.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{LeaseSeconds: new(uint32(60))}})
-		published := time.AfterFunc(2*settlePause, f.publish)
-		defer published.Stop()
-		if ok, got := f.run(); !ok || len(got) > 0 {
-			t.Errorf("report %q", got)
-		}
-	})
-}
-
 func TestReachMaster(t *testing.T) {
 	f := newField(t)
 	f.lab.Do(state.KindParamsChange, state.ParamsChange{Params: state.ParamsPatch{SSHReach: new(cluster.ReachMaster)}})
