@@ -137,6 +137,13 @@ func inTheMidst(t *testing.T, c *Cluster, r listed, moments int, happen func(c *
 func TestG7RenewalAndCrash(t *testing.T) {
 	happens := maps.Clone(disturbances)
 	happens["pause"] = pause
+	happens["failover"] = func(c *Cluster, n *Node) {
+		if n == c.Master() {
+			n = c.other()
+		}
+		_, err := n.failover("")
+		c.must(err)
+	}
 	for name, r := range everyRenewal {
 		for what, disturb := range happens {
 			t.Run(name+"/"+what, func(t *testing.T) {
