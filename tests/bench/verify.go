@@ -37,6 +37,9 @@ func (b *bench) verify(ctx context.Context) error {
 	}
 	var whole, bare, ratio, refused []float64
 	for range b.rounds {
+		if err := b.settle(ctx); err != nil { // a busy machine may have made another node master
+			return err
+		}
 		out, took, err := b.output(ctx, "gnt-cluster", "verify")
 		if err != nil {
 			return err
