@@ -29,6 +29,8 @@ type fault struct {
 
 	// alone tells why no other fault is put on the same node at the same time.
 	alone string
+	// restarts is another node whose noded is started anew to inject it.
+	restarts string
 	// heals tells that noded looks now and then, and may be quicker than --repair;
 	// quick, that it may even be quicker than verify.
 	heals, quick bool
@@ -36,6 +38,8 @@ type fault struct {
 	allPairs bool
 	// asRoot tells that only root can do this to a daemon.
 	asRoot bool
+	// strict tells that it needs an sshd with StrictModes.
+	strict bool
 
 	inject func(w *world) error
 	remedy func(w *world, f finding) error // does what the printed remedy of the first finding says

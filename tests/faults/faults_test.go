@@ -24,6 +24,9 @@ func (w *world) suffer(faults []fault) *report {
 		if f.asRoot && os.Geteuid() != 0 {
 			w.t.Skip("only root can do this: " + f.name)
 		}
+		if st, err := w.State(w.ctx); f.strict && (err != nil || st.Lax != "") {
+			w.t.Skip("sshd here is not strict: " + f.name)
+		}
 		err := f.inject(w)
 		if errors.Is(err, lab.ErrNoNamespaces) {
 			w.t.Skip("cuts need namespaces")
@@ -98,6 +101,7 @@ func (w *world) heal(faults []fault, r *report) {
 		}
 	}
 	w.clean()
+	rested = !w.t.Failed()
 }
 
 // daemonsFirst sorts the remedies that start daemons before those that need them.
@@ -136,7 +140,7 @@ func TestFaultsTogether(t *testing.T) {
 	}
 	t.Logf("ROLEKEY_SEED=%d", seed)
 	dice := rand.New(rand.NewPCG(seed, 0))
-	for round := range 4 {
+	for round := range 3 {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			w := open(t)
 			some := pick(dice, 2+dice.IntN(3))
@@ -164,6 +168,9 @@ func pick(dice *rand.Rand, n int) []fault {
 // clash reports whether two faults cannot be told apart: both are on one node, and
 // one is to be alone there, for the reason that stands with it.
 func clash(a, b fault) bool {
+	if a.restarts != "" && a.restarts == b.node || b.restarts != "" && b.restarts == a.node {
+		return true // which puts right what is injected there, or keeps noded from starting
+	}
 	return a.node == b.node && (a.alone != "" || b.alone != "" || touches(a, b))
 }
 

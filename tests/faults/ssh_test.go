@@ -125,7 +125,7 @@ var ofSSH = []fault{
 		remedy: func(w *world, _ finding) error { return w.quit(w.node("node3").KnownHosts()) },
 	},
 	{
-		name: "root's home may be written to by others: sshd would ignore the keys", node: "node5", cure: byRemedy,
+		name: "root's home may be written to by others: sshd would ignore the keys", node: "node5", cure: byRemedy, strict: true,
 		says:   []say{{code: "ENODESSH", node: "node5", text: "/root: mode 0777"}, noLogin("node5", "")},
 		inject: func(w *world) error { return os.Chmod(w.layout("node5").RootHome(), 0o777) },
 		remedy: func(w *world, _ finding) error { return os.Chmod(w.layout("node5").RootHome(), 0o700) },
@@ -168,7 +168,7 @@ var ofSSH = []fault{
 		},
 	},
 	{
-		name: "sshd lets anybody in", node: "node4", cure: byRemedy, asRoot: true, allPairs: true, // sshd runs only what is root's
+		name: "sshd lets anybody in", node: "node4", cure: byRemedy, asRoot: true, allPairs: true, restarts: "node5", // sshd runs only what is root's
 		says: []say{{code: "ENODESSH", node: "node4", text: "let in by its sshd as root"}},
 		inject: func(w *world) error { // the other normal node attempts no second login within 15 s, unless it forgets the first
 			return errors.Join(w.configure("node4", "AuthorizedKeysCommand /bin/echo %t %k\nAuthorizedKeysCommandUser root"), w.restarted("node5", "noded"))
