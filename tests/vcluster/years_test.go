@@ -1,8 +1,10 @@
 package vcluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -253,4 +255,35 @@ func (c *Cluster) found() string {
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// TestWrongClockRenewsNothing: whether a certificate is due or has ended is not for
+// the clock of its holder to say.
+func TestWrongClockRenewsNothing(t *testing.T) {
+	for _, skew := range []time.Duration{3 * year, 9 * year / 2, 6 * year} {
+		t.Run(skew.String(), func(t *testing.T) {
+			Run(t, 4, Options{}, func(t *testing.T, c *Cluster) {
+				listed := func() []cluster.Digest {
+					pins := c.pins()
+					slices.SortFunc(pins, func(a, b cluster.Digest) int { return bytes.Compare(a[:], b[:]) })
+					return pins
+				}
+				n, before := c.Node(4), listed()
+				n.Stop()
+				n.Skew = skew
+				n.Start()
+				c.Pass(5 * time.Minute)
+				if s, err := n.Status(); err != nil || s.Fresh {
+					t.Errorf("with a clock that is %v ahead it is fresh: %v", skew, err)
+				}
+				n.Stop()
+				if !slices.Equal(listed(), before) {
+					t.Error("something was renewed")
+				}
+				n.Skew = 0
+				n.Start()
+				c.Settle()
+			})
+		})
+	}
 }
