@@ -22,18 +22,33 @@ import (
 func (r *run) repair(ctx context.Context, report verify.Report) (bool, error) {
 	r.say("* Repairing")
 	m := mender{r: r, report: report, done: map[string]error{}}
-	whole := true
+	whole, put := true, 0
 	for _, f := range report.Findings {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
 		cured := m.mend(ctx, f)
 		whole = whole && (cured || !f.Error())
+		if cured {
+			put++
+		}
 		if err := r.flush(ctx); err != nil {
 			return false, err
 		}
 	}
-	return whole, nil
+	if !r.dry {
+		r.say("* Summary")
+		r.say("  " + outcome(put, len(report.Findings)))
+	}
+	return whole, r.flush(ctx)
+}
+
+// outcome is what a repair comes to, for somebody who reads nothing else.
+func outcome(put, all int) string {
+	if put == all {
+		return fmt.Sprintf("Put right: all of %d. gnt-cluster verify tells, once the jobs that follow have ended, whether all is well.", all)
+	}
+	return fmt.Sprintf("Put right: %d of %d. What is left to do by hand is said above.", put, all)
 }
 
 // mender does the repairs of one report, each once.

@@ -103,6 +103,23 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// TestRepairSaysWhatItComesTo: and what a repair leaves to do by hand.
+func TestRepairSaysWhatItComesTo(t *testing.T) {
+	rest := fault(2, "ERROR", verify.RepairNode)
+	rest.Rest = "replace the key"
+	for want, findings := range map[string][]*verify.Finding{
+		"Put right: all of 1.":        {fault(2, "ERROR", verify.RepairNode)},
+		"Put right: 1 of 2.":          {fault(2, "ERROR", verify.RepairNode), fault(3, "ERROR", verify.RepairNone)},
+		"left to do by hand: replace": {rest},
+	} {
+		w := newWorld(t, 4, 3)
+		w.findings = findings
+		if j := w.finish(w.submit(repairOp)); !strings.Contains(logOf(j), want) {
+			t.Errorf("log %q lacks %q", logOf(j), want)
+		}
+	}
+}
+
 // TestRepairQueuesJobs: what takes a job of its own is queued once, and done.
 func TestRepairQueuesJobs(t *testing.T) {
 	w := newWorld(t, 4, 3)
