@@ -21,7 +21,7 @@ func shred(_ *world, f finding) error {
 	if !ok || !ok2 {
 		return fmt.Errorf("remedy %q", f.Remedy)
 	}
-	return os.Remove(path)
+	return os.Remove(strings.Trim(path, "'"))
 }
 
 // copied puts a copy of the SSH key of node2 somewhere.

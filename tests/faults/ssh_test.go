@@ -42,6 +42,12 @@ func misconfigured(name, node, line, says string, more ...say) fault {
 	}
 }
 
+// onlyRoot marks what is nothing to sshd where root's files are another user's.
+func onlyRoot(f fault) fault {
+	f.asRoot = true
+	return f
+}
+
 // noLogin is what candidates say of a node that they cannot log in to.
 func noLogin(node, why string) say {
 	return say{code: "ENODESSH", node: anyNode, text: "ssh communication with node '" + full(node) + "': " + why}
@@ -146,7 +152,7 @@ var ofSSH = []fault{
 	},
 	misconfigured("sshd takes no keys", "node5", "PubkeyAuthentication no", "sshd accepts no keys", noLogin("node5", "")),
 	misconfigured("sshd reads no file with keys", "node4", "AuthorizedKeysFile none", "sshd reads no authorized_keys file", noLogin("node4", "")),
-	misconfigured("sshd does not let root in", "node5", "PermitRootLogin no", "sshd lets root not in by key", noLogin("node5", "")),
+	onlyRoot(misconfigured("sshd does not let root in", "node5", "PermitRootLogin no", "sshd lets root not in by key", noLogin("node5", ""))),
 	{
 		name: "the host key of a candidate changed", node: "node3", cure: byRemedy,
 		says:   []say{{code: "ENODESSH", node: "node3", text: "waits for a decision on the host keys"}, noLogin("node3", "")},
