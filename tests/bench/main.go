@@ -57,8 +57,12 @@ var alone = []struct {
 	name string
 	run  func(ctx context.Context, rounds int) error
 }{
-	{"growth", growth}, {"sessions", insideEach("sessions", sizes...)}, {"reach", insideEach("reach", 5, 32)},
-	{"rapi", remoteAPI}, {"verify", insideEach("verify", sizes...)}, {"gate", func(ctx context.Context, _ int) error { return gate(ctx) }},
+	{"growth", growth},
+	{"sessions", insideEach("sessions", sizes...)},
+	{"reach", insideEach("reach", 5, 32)},
+	{"rapi", remoteAPI},
+	{"verify", insideEach("verify", sizes...)},
+	{"gate", func(ctx context.Context, _ int) error { return gate(ctx) }},
 }
 
 func main() {
