@@ -44,9 +44,12 @@ func (g *roll) hold(ctx context.Context, spread Spread) (err error) {
 	}
 	for {
 		if spread.Done == spread.All {
-			floor := time.After(overlapFloor)
-			clients = g.unsettled(limit, at, clients, true)
-			if len(clients) == 0 && wait(limit, floor) == nil {
+			floor, stop := context.WithTimeout(limit, overlapFloor)
+			if clients = g.unsettled(limit, at, clients, true); len(clients) == 0 {
+				<-floor.Done()
+			}
+			stop()
+			if len(clients) == 0 && limit.Err() == nil {
 				servers = g.unsettled(limit, at, servers, false)
 			}
 			if len(clients)+len(servers) == 0 {

@@ -245,8 +245,10 @@ func (w *world) ownCert(life time.Duration) (path string, err error) {
 		return "", err
 	}
 	now := time.Now()
-	template := &x509.Certificate{SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: lab.ClusterName}, DNSNames: []string{lab.ClusterName},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(life), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: lab.ClusterName}, DNSNames: []string{lab.ClusterName},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(life), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return "", err

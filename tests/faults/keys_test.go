@@ -97,8 +97,10 @@ var ofKeys = []fault{
 	{
 		name: "copies of a candidate's SSH key in ``/tmp``, ``/var/tmp``, ``/var/backups`` and ``/etc/ssh``", node: "node4", cure: byRemedy,
 		says: []say{
-			{code: "ENODEKEY", node: "node4", text: "/var/backups/old/id"}, {code: "ENODEKEY", node: "node4", text: "/tmp/id"},
-			{code: "ENODEKEY", node: "node4", text: "/var/tmp/id"}, {code: "ENODEKEY", node: "node4", text: "/etc/ssh/id"},
+			{code: "ENODEKEY", node: "node4", text: "/var/backups/old/id"},
+			{code: "ENODEKEY", node: "node4", text: "/tmp/id"},
+			{code: "ENODEKEY", node: "node4", text: "/var/tmp/id"},
+			{code: "ENODEKEY", node: "node4", text: "/etc/ssh/id"},
 		},
 		inject: func(w *world) error {
 			return errors.Join(w.copied("node4", "/var/backups/old/id"), w.copied("node4", "/tmp/id"), w.copied("node4", "/var/tmp/id"), w.copied("node4", "/etc/ssh/id"))

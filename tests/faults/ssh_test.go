@@ -101,7 +101,8 @@ var ofSSH = []fault{
 	{
 		name: "a line of the cluster was removed from ``authorized_keys``, by an editor that still has it open", node: "node4", cure: byItself,
 		says: []say{
-			{code: "ENODESSH", node: "node4", text: "is not in the 'authorized_keys' file"}, noLogin("node4", ""),
+			{code: "ENODESSH", node: "node4", text: "is not in the 'authorized_keys' file"},
+			noLogin("node4", ""),
 			{code: "ENODESSH", node: "node4", text: "another process is writing", may: true},
 		},
 		inject: func(w *world) error { return w.editor(w.node("node4").AuthorizedKeys(), withoutOne) },
