@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -237,6 +238,9 @@ func (c *Client) send(ctx context.Context, to Target, out *outgoing) error {
 		failed, err := l.send(ctx, p, out)
 		p.release(l, failed)
 		var coded *cluster.Error
+		if err != nil && !again && ctx.Err() == nil && out.repeatable() && c.outdated(l, err) {
+			continue
+		}
 		if err == nil || errors.As(err, &coded) {
 			return err
 		}
@@ -244,6 +248,22 @@ func (c *Client) send(ctx context.Context, to Target, out *outgoing) error {
 			return unavailable(p.name(), err)
 		}
 	}
+}
+
+// outdated reports whether a call failed as that of a stranger, or with its
+// connection, and this side's certificate was replaced after it had been shown: a
+// renewal retires one as soon as the next is in use.
+func (c *Client) outdated(l *link, err error) bool {
+	var coded *cluster.Error
+	if errors.As(err, &coded) {
+		switch coded.Code {
+		case cluster.CodeNoCertificate, cluster.CodeNotInMap, cluster.CodeNotInRoster, cluster.CodeNotMaster:
+		default:
+			return false
+		}
+	}
+	own, cerr := c.certificate()
+	return cerr == nil && !bytes.Equal(l.own, leafOf(own))
 }
 
 // sendOnce calls an explicit address over a connection of its own.

@@ -188,6 +188,42 @@ func TestDeadConnectionsAreReplaced(t *testing.T) {
 	wantCode(t, "closed client", call(t, c, MethodVersion), cluster.CodeUnavailable)
 }
 
+// TestOwnCertificateIsReplaced: a call that showed a certificate which was retired
+// meanwhile is made again with the next one, and no other refusal is.
+func TestOwnCertificateIsReplaced(t *testing.T) {
+	w := newWorld(t)
+	var ran atomic.Int64
+	srv := w.serve(4, map[string]Handler{"state": func(context.Context, *Request) (any, error) {
+		if ran.Add(1); ran.Load() > 1 {
+			return nil, cluster.Errorf(cluster.CodeBusy, "busy")
+		}
+		return nil, nil
+	}})
+	listed, retired := w.cert(pki.KindCandidate, 1), w.issue(w.ca, pki.KindCandidate, 1, time.Now())
+	var cert atomic.Pointer[tls.Certificate]
+	cert.Store(retired)
+	c := w.client(pki.KindCandidate, 1, srv, func(cfg *ClientConfig) {
+		cfg.Certificate = func() (*tls.Certificate, error) { return cert.Load(), nil }
+	})
+	wantCode(t, "a certificate that the map does not list", call(t, c, MethodState), cluster.CodeNotInMap)
+	again := w.client(pki.KindCandidate, 1, srv, func(cfg *ClientConfig) {
+		dial := cfg.Dial
+		cfg.Certificate = func() (*tls.Certificate, error) { return cert.Load(), nil }
+		cfg.Dial = func(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+			cert.Store(listed) // installed while the connection is made
+			return dial(ctx, from, to)
+		}
+	})
+	wantCode(t, "replaced meanwhile", call(t, again, MethodState), "")
+	cert.Store(retired)
+	wantCode(t, "refused for another reason", call(t, c, MethodState), cluster.CodeNotInMap)
+	cert.Store(listed)
+	wantCode(t, "refused for another reason", call(t, again, MethodState), cluster.CodeBusy)
+	if n := ran.Load(); n != 2 {
+		t.Errorf("the handler ran %d times", n)
+	}
+}
+
 // The client too ends what the map no longer vouches for: at the next call,
 // and, with Recheck, without one.
 func TestServersThatLostTheirPins(t *testing.T) {

@@ -125,7 +125,11 @@ func (c *check) loginFailed(l *login) {
 // the roster's is told of the node itself, too.
 func (l *login) remedy() string {
 	if strings.Contains(l.problem, "host key") {
-		return "gnt-node accept-host-keys " + string(l.to.Name) + ", if its administrator has changed them; if nobody has, another machine answers at its address"
+		changed := "its noded tells the master within a minute: run verify again, and decide with accept-host-keys"
+		if l.to.PendingHostKeys != nil {
+			changed = "gnt-node accept-host-keys " + string(l.to.Name)
+		}
+		return fmt.Sprintf("if the administrator of %s has changed them, %s; if nobody has, another machine answers at its address", l.to.Name, changed)
 	}
 	return fmt.Sprintf(sshRemedy, l.to.Name)
 }

@@ -140,7 +140,7 @@ func TestMachinesStolenHostKey(t *testing.T) {
 	})
 	w.must(w.logins(master, victim, nil))
 	r := w.admin(1, "gnt-cluster", "verify")
-	says(t, r.Stdout, thief.Name, "its sshd has the host keys")
+	says(t, r.Stdout, thief.Name, "its sshd has the host key ", "of node "+victim.Name)
 
 	w.must(os.WriteFile(thief.HostKey(), old, 0o600))
 	w.must(os.WriteFile(thief.HostKey()+".pub", public, 0o644))

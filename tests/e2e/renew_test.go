@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -80,14 +79,16 @@ func (t *traffic) every(pace time.Duration, what string, count *int, do func() e
 }
 
 // caller calls a node with the certificate that a candidate holds now. As our own
-// client does, it opens a connection anew when its certificate is another.
+// client does, it opens a connection anew when its certificate is another, and calls
+// once more if that was replaced during the call.
 func (t *traffic) caller(from string, to lab.Node) func() error {
 	var kept *kit.Conn
 	var l *kit.Loot
 	var with []byte
 	n, used := t.node(from), 0
-	return func() error {
-		now, err := os.ReadFile(paths.Layout{Root: n.Root}.CandidateCert()) // inodes are used again
+	path := paths.Layout{Root: n.Root}.CandidateCert()
+	call := func() error {
+		now, err := os.ReadFile(path) // inodes are used again
 		if err != nil {
 			return fmt.Errorf("read the certificate: %w", err)
 		}
@@ -108,17 +109,24 @@ func (t *traffic) caller(from string, to lab.Node) func() error {
 			}
 		}
 		used++
-		path := "/v1/map?from=1.1000000" // what there is after it: nothing
+		what := "/v1/map?from=1.1000000" // what there is after it: nothing
 		if used == keptCalls {
-			path = "/v1/state" // of the candidates' tier
+			what = "/v1/state" // of the candidates' tier
 		}
-		a, err := kept.Do(t.ctx, "GET", path, nil, nil)
+		a, err := kept.Do(t.ctx, "GET", what, nil, nil)
 		if err == nil && !a.OK() {
 			err = fmt.Errorf("%s: %s", a, a.Message)
 		}
 		if err != nil {
 			kept.Close()
 			kept = nil
+		}
+		return err
+	}
+	return func() error {
+		err := call()
+		if now, readErr := os.ReadFile(path); err != nil && readErr == nil && !bytes.Equal(now, with) {
+			err = call()
 		}
 		return err
 	}
@@ -284,7 +292,7 @@ func (w *world) leftOf(part string, old map[string]map[string][]byte) error {
 			return fmt.Errorf("%s has its old signing key", n.Name)
 		}
 		err = filepath.WalkDir(n.Root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() || slices.Contains([]string{"map"}, filepath.Base(filepath.Dir(path))) {
+			if err != nil || !d.Type().IsRegular() || filepath.Base(filepath.Dir(path)) == "map" {
 				return nil // it is gone, or one of the maps, which are history and public
 			}
 			text, err := os.ReadFile(path)
@@ -292,6 +300,9 @@ func (w *world) leftOf(part string, old map[string]map[string][]byte) error {
 				return nil
 			}
 			for what, secret := range old[part] {
+				if filepath.Base(path) == "sshd.log" && strings.HasPrefix(what, "the line of ") {
+					continue // which public keys sshd has asked about is history, too
+				}
 				if bytes.Contains(text, secret) {
 					return fmt.Errorf("%s holds %s", path, what)
 				}
