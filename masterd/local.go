@@ -88,7 +88,7 @@ func (d *Daemon) destroyKeys(ctx context.Context, _ *struct{}) (any, error) {
 }
 
 // endMember waits until no member runs or is being started, and keeps it so; the
-// map must have dropped this node.
+// map must have dropped this node. One that was just started may not have it yet.
 func (d *Daemon) endMember(ctx context.Context) error {
 	select {
 	case d.using <- struct{}{}:
@@ -96,7 +96,8 @@ func (d *Daemon) endMember(ctx context.Context) error {
 	default:
 	}
 	if d.mayStart() {
-		return cluster.Errorf(cluster.CodeConflict, "the map still names this node as a candidate; its keys are in use")
+		return cluster.Errorf(cluster.CodeBusy, "the map that masterd holds still names this node as a candidate; its keys are in use").
+			WithHint("it goes by the newest map in a moment")
 	}
 	d.poke()
 	return d.use(ctx)

@@ -41,7 +41,7 @@ func starting(t *testing.T) (d *Daemon, release func()) {
 func TestDestroyWaitsForAStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, release := starting(t)
-		if _, err := d.destroyKeys(t.Context(), nil); cluster.CodeOf(err) != cluster.CodeConflict {
+		if _, err := d.destroyKeys(t.Context(), nil); cluster.CodeOf(err) != cluster.CodeBusy {
 			t.Errorf("while the map names this node: %v", err)
 		}
 		if err := d.intake(t.Context(), &rpc.LocalViewReply{}); err != nil {

@@ -124,6 +124,7 @@ func small(t *testing.T) *world { return open(t, smallDir) }
 func rested(t *testing.T) *world {
 	t.Helper()
 	w := open(t, largeDir)
+	w.tellOnFailure(t)
 	w.rest("node1", "node2", "node3")
 	return w
 }

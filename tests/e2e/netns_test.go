@@ -40,6 +40,7 @@ func machines(t *testing.T) *world {
 	})
 	skipWithoutMachines(t, netns.err)
 	w := open(t, netns.lab.Dir())
+	w.tellOnFailure(t)
 	w.rest("node1")
 	return w
 }
