@@ -49,6 +49,11 @@ func (w *world) suffer(faults []fault) *report {
 			w.t.Logf("not yet: %s", now)
 			said = now
 		}
+		for _, f := range faults {
+			if err != nil && f.heals && !f.quick {
+				_ = f.inject(w) // noded may have put it right while the others were not seen yet
+			}
+		}
 		return err
 	})
 	w.t.Logf("%s: reported after %s", names(faults), took.Round(time.Millisecond))
