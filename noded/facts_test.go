@@ -61,12 +61,7 @@ func TestPrivateKeyIn(t *testing.T) {
 // TestCopiesAreFound: where root keeps keys, at any place but our own.
 func TestCopiesAreFound(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	h.masterd.start()
-	h.up()
-	if _, err := h.init(initRequest(h)); err != nil {
-		t.Fatal(err)
-	}
+	_, h := founded(t)
 	m := h.member()
 	own := m.keys.held()
 	if len(own) != 1 {
@@ -121,12 +116,7 @@ func TestCopiesAreFound(t *testing.T) {
 // what was not searched is told.
 func TestSearchIsNotHidden(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	h.masterd.start()
-	h.up()
-	if _, err := h.init(initRequest(h)); err != nil {
-		t.Fatal(err)
-	}
+	_, h := founded(t)
 	m := h.member()
 	text, key, err := sshkeys.Generate(cluster.DefaultSSHKey, "x")
 	if err != nil {

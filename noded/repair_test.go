@@ -15,12 +15,7 @@ import (
 // said, and then there is nothing to do.
 func TestRepair(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	h.masterd.start()
-	h.up()
-	if _, err := h.init(initRequest(h)); err != nil {
-		t.Fatal(err)
-	}
+	_, h := founded(t)
 	m := h.member()
 	v := m.keeper.View()
 	set, err := m.ssh.finder.get(t.Context())
@@ -53,12 +48,7 @@ func TestRepair(t *testing.T) {
 // TestDiffers: damage in the block of known_hosts, and a lost drop-in.
 func TestDiffers(t *testing.T) {
 	t.Parallel()
-	h := newHost(t)
-	h.masterd.start()
-	h.up()
-	if _, err := h.init(initRequest(h)); err != nil {
-		t.Fatal(err)
-	}
+	_, h := founded(t)
 	m := h.member()
 	v := m.keeper.View()
 	if err := m.derive(t.Context(), v); err != nil {

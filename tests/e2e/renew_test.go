@@ -132,21 +132,11 @@ func (t *traffic) caller(from string, to lab.Node) func() error {
 	}
 }
 
-// runs reports whether all of it has begun.
-func (t *traffic) runs(context.Context) error {
+// more reports whether so many calls and logins were made since now.
+func (t *traffic) more(calls, logins int) func(context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.calls < 100 || t.logins < 12 {
-		return fmt.Errorf("%d calls, %d logins", t.calls, t.logins)
-	}
-	return nil
-}
-
-// more reports whether all of it has gone on since now.
-func (t *traffic) more() func(context.Context) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	calls, logins := t.calls+100, t.logins+24 // two by each pair, since one was under way
+	calls, logins = t.calls+calls, t.logins+logins
 	return func(context.Context) error {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -179,11 +169,11 @@ func TestRenewalInterruptsNothing(t *testing.T) {
 		}
 		old := w.material()
 		load := w.begin()
-		w.until("there is traffic", load.runs)
+		w.until("there is traffic", load.more(100, 12))
 		began := time.Now()
 		r := w.admin(0, "gnt-cluster", "renew-crypto", part, "-f")
 		took := time.Since(began)
-		w.until("there is traffic afterwards", load.more())
+		w.until("there is traffic afterwards", load.more(100, 24)) // two by each pair, since one was under way
 		load.end(part)
 		t.Logf("%s took %s\n%s", part, took.Round(time.Millisecond), r.Stderr)
 		w.settle()

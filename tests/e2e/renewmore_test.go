@@ -118,16 +118,6 @@ func onceMore(call func() error) func() error {
 	}
 }
 
-// begun reports whether there are calls.
-func (t *traffic) begun(context.Context) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.calls < 20 || t.logins < 3 {
-		return fmt.Errorf("%d calls, %d logins", t.calls, t.logins)
-	}
-	return nil
-}
-
 // TestG7CertificatesUnderTheNextMaster: masterd of the master, or noded of a node,
 // is killed in the midst of a renewal of certificates, and of the authority. No
 // call to another node fails.
@@ -143,7 +133,7 @@ func TestG7CertificatesUnderTheNextMaster(t *testing.T) {
 					killed, healthy = "node4", w.others("node4")
 				}
 				load := w.beginTo(healthy)
-				w.until("there is traffic", load.begun)
+				w.until("there is traffic", load.more(20, 3))
 				id := w.renewing(part)
 				w.must(w.Kill(w.ctx, killed, victim))
 				w.must(w.Start(w.ctx, killed))
