@@ -25,8 +25,9 @@ follow its cluster again by itself. It is for a node that was off for more than
 damaged on disk: then signatures alone prove nothing to it. Take HASH, all 64
 digits of it, from gnt-cluster map on the master, and not from this machine or
 from a message: whoever signed with stolen keys shows a hash as well. The node
-asks the nodes that it knows for the map itself. It must be newer than all that
-this node ever held. Without --yes the command asks whether you compared.
+asks the nodes that it knows for the map itself; if all of them have new keys, it
+waits 15 seconds for the master to deliver it. It must be newer than all that this
+node ever held. Without --yes the command asks whether you compared.
 
 Exit codes: 0 the map is in force and on disk; 1 failed; 5 this machine is in no
 cluster; 13 not confirmed.`,
