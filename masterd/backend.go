@@ -3,6 +3,7 @@ package masterd
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -206,7 +207,7 @@ func (d *Daemon) Nodes() []rapi.NodeStatus {
 	var out []rapi.NodeStatus
 	for _, n := range m.node.State().SortedNodes() {
 		c := reached.of(n.UUID)
-		s := rapi.NodeStatus{Node: n.UUID, Reachable: c.failures == 0 && !c.at.IsZero()}
+		s := rapi.NodeStatus{Node: n.UUID, Reachable: c.failures == 0 && !c.at.IsZero(), Problem: fmt.Sprintf("%.300s", c.err)} // it may be the node's own words
 		if !c.at.IsZero() {
 			s.Version, s.Hash = c.ack.Version, c.ack.Hash
 			s.Age = now.Sub(c.at)

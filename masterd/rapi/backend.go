@@ -82,6 +82,7 @@ type NodeStatus struct {
 	Age        time.Duration // since it was confirmed
 	Fresh      bool
 	Reachable  bool
+	Problem    string    // why the last call failed
 	LeaseUntil time.Time // zero: unknown
 	SSHUntil   time.Time
 }

@@ -142,6 +142,7 @@ func mapNode(s *state.State, n *state.Node, c NodeStatus) wire.MapNode {
 	out := wire.MapNode{
 		UUID: n.UUID, Name: n.Name, Role: s.Role(n.UUID), Epoch: c.Version.Epoch, Version: c.Version.Version,
 		Fresh: c.Fresh, Reachable: c.Reachable, RPCUntil: known(c.LeaseUntil), SSHUntil: known(c.SSHUntil),
+		Problem: c.Problem,
 	}
 	if !c.Version.IsZero() {
 		age := math.Round(c.Age.Seconds()*1000) / 1000

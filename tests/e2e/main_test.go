@@ -260,7 +260,7 @@ func (w *world) settle() {
 		}
 		for _, n := range m.Nodes {
 			if n.Hash != m.Hash || !n.Fresh || !n.Reachable {
-				return fmt.Errorf("%s: fresh %v, reachable %v, map %.12s of %.12s", n.Name, n.Fresh, n.Reachable, n.Hash, m.Hash)
+				return fmt.Errorf("%s: fresh %v, reachable %v (%s), map %.12s of %.12s", n.Name, n.Fresh, n.Reachable, n.Problem, n.Hash, m.Hash)
 			}
 		}
 		return nil

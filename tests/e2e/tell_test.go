@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,8 +20,10 @@ func (w *world) tellOnFailure(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-				t.Logf("%s, %s:\n%s", n.Short(), daemon, strings.Join(lines[max(0, len(lines)-15):], "\n"))
+				lines := slices.DeleteFunc(strings.Split(strings.TrimSpace(string(text)), "\n"), func(l string) bool {
+					return strings.Contains(l, `"level":"debug"`)
+				})
+				t.Logf("%s, %s:\n%s", n.Short(), daemon, strings.Join(lines[max(0, len(lines)-25):], "\n"))
 			}
 		}
 	})

@@ -144,6 +144,7 @@ type MapNode struct {
 	Hash      string          `json:"hash"`
 	Fresh     bool            `json:"fresh"`
 	Reachable bool            `json:"reachable"`
+	Problem   string          `json:"problem"`
 }
 
 // ReadMap runs gnt-cluster map on a node.

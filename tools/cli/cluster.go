@@ -84,6 +84,11 @@ func (a *app) printMap(m wire.Map) error {
 	if !slices.ContainsFunc(m.Nodes, func(n wire.MapNode) bool { return n.Version > 0 }) {
 		a.note("Only the master knows what the nodes hold; this node is not in office.")
 	}
+	for _, n := range m.Nodes {
+		if n.Problem != "" {
+			a.note("%s did not answer the master's last call: %s", n.Name, printable(n.Problem))
+		}
+	}
 	return nil
 }
 

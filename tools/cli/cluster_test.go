@@ -40,6 +40,20 @@ func TestMap(t *testing.T) {
 	}
 }
 
+// What keeps a node from being reached is told, and takes over no terminal.
+func TestMapTellsProblems(t *testing.T) {
+	m := threeNodes(t)
+	want := "node2.lab.test did not answer the master's last call: dial 10.77.0.2:1811: connection refused?[2J\n"
+	if r := m.run(Cluster, "map"); r.code != ExitOK || r.err != want {
+		t.Errorf("%+v", r)
+	}
+	var got wire.Map
+	m.wantJSON(&got, Cluster, "map", "--json")
+	if got.Nodes[0].Problem != "" || !strings.Contains(got.Nodes[1].Problem, "refused") {
+		t.Errorf("%+v", got.Nodes)
+	}
+}
+
 // A node that is not the master knows of no confirmations, and says so.
 func TestMapOfAnotherCandidate(t *testing.T) {
 	m := master(t, 2)

@@ -23,6 +23,7 @@ func threeNodes(t *testing.T) *machine {
 	s, _ := m.b.State()
 	m.b.Confirm(
 		rapi.NodeStatus{Node: statetest.ID(1), Version: s.Head().Version, Hash: s.Head().Hash, Age: 1200 * time.Millisecond, Fresh: true, Reachable: true},
+		rapi.NodeStatus{Node: statetest.ID(2), Problem: "dial 10.77.0.2:1811: connection refused\x1b[2J"},
 	)
 	return m
 }

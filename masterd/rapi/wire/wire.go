@@ -76,6 +76,7 @@ type MapNode struct {
 	Epoch      uint64         `json:"epoch"`
 	RPCUntil   *time.Time     `json:"rpc_until"` // end of its trust in the map without news
 	SSHUntil   *time.Time     `json:"ssh_until"`
+	Problem    string         `json:"problem,omitempty"` // why the master's last call to it failed
 }
 
 // Node is Ganeti's node object. What instances would need is null.
