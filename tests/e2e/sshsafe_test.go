@@ -37,8 +37,11 @@ func TestMachinesNeverLockedOut(t *testing.T) {
 		}
 	}
 	full := func(dir string) string {
-		return fmt.Sprintf(`cp -a %[1]s /tmp/kept && mount -t tmpfs -o size=256k,mode=700 tmpfs %[1]s && cp -a /tmp/kept/. %[1]s/ && rm -rf /tmp/kept
-			dd if=/dev/zero of=%[1]s/filler bs=4k 2>/dev/null; test "$(stat -f -c %%a %[1]s)" = 0`, dir)
+		// noded may remove a file while it is copied. But for those all must be
+		// there: a node that finds no map waits for an administrator.
+		return fmt.Sprintf(`set -e; rm -rf /tmp/kept; until cp -a %[1]s /tmp/kept; do rm -rf /tmp/kept; done
+			mount -t tmpfs -o size=4m,mode=700 tmpfs %[1]s; cp -a /tmp/kept/. %[1]s/; rm -rf /tmp/kept
+			! dd if=/dev/zero of=%[1]s/filler bs=4k 2>/dev/null; test "$(stat -f -c %%a %[1]s)" = 0`, dir)
 	}
 	changes := [][]string{
 		{"gnt-node", "modify", "-C", "yes", "node2"},
