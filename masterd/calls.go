@@ -196,8 +196,14 @@ func (m *member) Added(ctx context.Context, name cluster.Name, request string) e
 		return err
 	}
 	summary := "NODE_ADD(" + string(name) + ")"
-	_, err = m.submit(ctx, []json.RawMessage{op}, []string{summary}, "node "+string(name), request)
-	return err
+	if _, err = m.submit(ctx, []json.RawMessage{op}, []string{summary}, "node "+string(name), request); err != nil {
+		return err
+	}
+	l, n := m.office.holder(), m.node.State().NodeByName(name)
+	if l != nil && n != nil {
+		l.push.reach.back(n.UUID) // while it was set up nobody waited for it
+	}
+	return nil
 }
 
 // Chain implements keyserver.Master.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"rolekey/cluster"
 	"rolekey/pki"
@@ -111,11 +112,30 @@ func (d *Daemon) join(ctx context.Context, t pki.TokenFields, addrs []netip.Addr
 	if err := d.install(ctx, d.joinDir(), in); err != nil {
 		return reply, fmt.Errorf("install: %w", err)
 	}
-	if _, err := d.startUp(ctx, firstNews{w.newest.Envelope, w.reply.Beacon}); err != nil {
+	m, err := d.startUp(ctx, firstNews{w.newest.Envelope, w.reply.Beacon})
+	if err != nil {
 		return reply, fmt.Errorf("this node has joined, but does not serve yet: %w", err)
 	}
+	m.awaitContact(ctx)
 	reply.Node, reply.Version = in.id.Node, w.newest.At()
 	return reply, nil
+}
+
+// contactLimit bounds how long a join waits for the keyserver to hear of it.
+const contactLimit = 5 * time.Second
+
+// awaitContact returns when the keyserver knows that the node has joined, so that
+// the administrator's next change waits for this node too. If that takes longer
+// it goes on by itself: the node is a member already.
+func (m *running) awaitContact(ctx context.Context) {
+	timer := time.NewTimer(contactLimit)
+	defer timer.Stop()
+	select {
+	case <-m.contacted:
+	case <-m.ended:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // installation is what the welcome brought.

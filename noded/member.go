@@ -62,6 +62,7 @@ type member struct {
 	keyTurn     chan struct{} // held by whoever makes or destroys keys
 	settleTurn  chan struct{} // held by whoever waits for logins
 	rekeyNow    chan struct{} // a node is gone, and knows the gossip key: before feature level 3
+	contacted   chan struct{} // closed once the keyserver knows that this node has joined
 	ringTurn    sync.Mutex    // held by whoever changes the gossip keys
 	ring        atomic.Pointer[[]cluster.Secret]
 	demoted     atomic.Bool             // a newer map took the candidate role in this run
@@ -135,6 +136,10 @@ func (d *Daemon) newMember(ctx context.Context, id identity) (*member, error) {
 	m := &member{
 		began: d.cfg.now(), cfg: &d.cfg, log: d.log, id: id, masterd: d.masterd, step: d.step, keys: d.keys, certs: map[string]*liveCert{}, hooks: newHooks(d.cfg.Paths),
 		pullNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), hostsNow: make(chan struct{}, 1), keyTurn: make(chan struct{}, 1), settleTurn: make(chan struct{}, 1), rekeyNow: make(chan struct{}, 1),
+		contacted: make(chan struct{}),
+	}
+	if !exists(filepath.Join(d.cfg.Paths.NodeDir(), contactFile)) {
+		close(m.contacted)
 	}
 	m.audit = d.audit.With(func() string { return string(m.name()) }, func() cluster.Version { return m.keeper.View().At() })
 	m.ssh = &sshFiles{at: d.cfg.Paths, self: id, sources: m.cfg.sources, finder: d.ssh, command: d.command, held: d.keys, log: d.log, audit: m.audit, now: d.cfg.now}

@@ -58,6 +58,7 @@ func (m *member) renewDue(ctx context.Context) (time.Duration, error) {
 		if err := atomicfile.Remove(contact); err != nil {
 			return 0, err
 		}
+		close(m.contacted)
 		m.log.Info("this node has joined", zap.Stringer("cluster", m.id.Cluster))
 	}
 	next := renewRound

@@ -189,6 +189,31 @@ func TestG1ReaddedNodeReplacesItsFormerLife(t *testing.T) {
 	})
 }
 
+// TestReaddedNodeIsWaitedFor: a node that was down for long is waited for by the
+// first change after it has joined again, and so not named as unreachable.
+func TestReaddedNodeIsWaitedFor(t *testing.T) {
+	Run(t, 4, Options{Pool: 2}, func(t *testing.T, c *Cluster) {
+		n := c.Node(4)
+		n.Crash()
+		drain := func(on bool) *state.Job {
+			return c.Must(Change{ID: jobs.OpNodeSetParams, Node: string(c.Node(3).Name), Drained: &on})
+		}
+		for i := range 4 {
+			checkUnreachable(t, drain(i%2 == 0), n, true, true)
+		}
+		n.newRoot()
+		n.prepare()
+		n.Start()
+		token := c.readdToken(n)
+		c.Await(Limit, func() error {
+			return n.local.Do(c.t.Context(), "POST", rpc.LocalJoin, rpc.JoinRequest{Token: token}, &rpc.JoinReply{})
+		})
+		if j := drain(true); len(j.Unreachable) > 0 {
+			t.Errorf("right after the join: %+v", j.Unreachable)
+		}
+	})
+}
+
 func (c *Cluster) readdToken(n *Node) (token string) {
 	c.t.Helper()
 	c.Await(Limit, func() error {
