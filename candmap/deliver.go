@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -32,8 +33,20 @@ func (k *Keeper) Deliver(ctx context.Context, maps []Envelope, docs [][]byte) (A
 		return k.ack(), fmt.Errorf("deliver map: %w", err)
 	}
 	held, err := k.enforceNewer(ctx, seen, taken, err, maps, docs)
-	k.settle(ctx, false)
-	return k.ack(), k.judge(held, maps, err)
+	return k.settled(ctx), k.judge(held, maps, err)
+}
+
+// settled settles, and acknowledges. A newer map that came in force just then is
+// settled as well: the acknowledgement is about that one, and whoever delivered
+// the one before would take this node for one that does not follow it.
+func (k *Keeper) settled(ctx context.Context) Ack {
+	for {
+		k.settle(ctx, false)
+		a := k.ack()
+		if !slices.Contains(a.Problems, unfinished) || ctx.Err() != nil {
+			return a
+		}
+	}
 }
 
 // enforceNewer does the part of Deliver that has the turn, and gives it back.

@@ -2,6 +2,7 @@ package candmap_test
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -180,6 +181,35 @@ func TestSenderThatHangsUp(t *testing.T) {
 	ack, err := n.k.Deliver(ctx, []candmap.Envelope{n.next(1)}, nil)
 	if err != nil || !ack.Durable || !strings.Contains(n.take(), "apply:1.2") {
 		t.Errorf("%+v, %v: the work was not finished", ack, err)
+	}
+}
+
+// A map that comes in force while the one before is still being saved is applied
+// too before that one is acknowledged: the acknowledgement is about the newer.
+func TestAcknowledgedIsApplied(t *testing.T) {
+	n := newNode(t, 1)
+	r := ct.Roster(1, 2, 3, 4)
+	m := ct.Next(n.k.View().Map.Map)
+	m.Roster = r.Hash()
+	newer := make(chan error, 1)
+	n.store.Fail = func(op string) error {
+		if op == "SaveRoster" && n.k.View().At().Version == 2 {
+			go func() {
+				_, err := n.k.Deliver(t.Context(), []candmap.Envelope{ct.Seal(ct.Next(m), 1)}, nil)
+				newer <- err
+			}()
+			for n.k.View().At().Version == 2 {
+				runtime.Gosched()
+			}
+		}
+		return nil
+	}
+	ack, err := n.k.Deliver(t.Context(), []candmap.Envelope{ct.Seal(m, 1)}, ct.Docs(r))
+	if err != nil || ack.Version.Version != 3 || len(ack.Problems) > 0 {
+		t.Errorf("%+v, %v", ack, err)
+	}
+	if err := <-newer; err != nil {
+		t.Error(err)
 	}
 }
 

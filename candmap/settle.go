@@ -10,6 +10,9 @@ import (
 	"rolekey/cluster"
 )
 
+// unfinished is the problem of an acknowledgement that did not wait for the end.
+const unfinished = "apply: not finished yet"
+
 // done is how far files follow the view. Work is left where it differs from
 // the view in force, so nothing needs to be remembered when an effect fails,
 // panics or is overtaken.
@@ -165,7 +168,7 @@ func (k *Keeper) ack() Ack {
 		a.Problems = append(a.Problems, what+": "+problem)
 	}
 	if d.applied != v && d.problems["apply"] == "" {
-		a.Problems = append(a.Problems, "apply: not finished yet")
+		a.Problems = append(a.Problems, unfinished)
 	}
 	slices.Sort(a.Problems)
 	return a

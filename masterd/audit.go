@@ -53,7 +53,7 @@ func (l *leader) auditOffice() (end func()) {
 // commit proposes a command and writes down who asked and what came of it.
 func (l *leader) commit(ctx context.Context, kind string, body any, meta state.Meta) (state.Result, error) {
 	before := l.node.State()
-	result, err := l.node.Propose(ctx, kind, body, meta)
+	result, err := l.propose(ctx, kind, body, meta)
 	if err == nil || meta.Actor != selfActor { // what masterd wants by itself it tries again and again
 		c := committed{before: before, after: l.node.State(), kind: kind, body: body, result: result}
 		if e, ok := c.event(); ok {
@@ -65,6 +65,25 @@ func (l *leader) commit(ctx context.Context, kind string, body any, meta state.M
 		}
 	}
 	return result, err
+}
+
+// propose lets changes of certificates in one at a time, and only those that were
+// computed from the keys that are listed now: see state.NodeCerts. Such a change
+// is waited for even if its caller leaves: the next one must see what came of it.
+func (l *leader) propose(ctx context.Context, kind string, body any, meta state.Meta) (state.Result, error) {
+	c, ok := body.(interface {
+		Current(*state.State) (any, error)
+	})
+	if !ok {
+		return l.node.Propose(ctx, kind, body, meta)
+	}
+	l.pinning <- struct{}{}
+	defer func() { <-l.pinning }()
+	body, err := c.Current(l.node.State())
+	if err != nil {
+		return state.Result{}, err
+	}
+	return l.node.Propose(context.WithoutCancel(ctx), kind, body, meta)
 }
 
 // selfActor is who asks for what the master does by itself.

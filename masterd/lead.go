@@ -45,6 +45,7 @@ type leader struct {
 	term       context.Context // ends with the term; publications live in it
 	publishing chan struct{}   // held by whoever collects signatures of maps
 	moving     chan struct{}   // held by whoever gives and takes votes
+	pinning    chan struct{}   // held by whoever changes the pins of certificates
 	wake       chan struct{}
 	admitting  chan struct{} // held by whoever asks hooks about a new node
 	ready      chan struct{} // closes when this node has named itself master

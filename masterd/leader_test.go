@@ -141,7 +141,7 @@ func newReign(t *testing.T, lab *statetest.Lab) *reign {
 		},
 		levelOf:    func(context.Context, cluster.NodeID, rpc.Daemon) int { return 1 },
 		work:       func(ctx context.Context, _ *leader) error { <-ctx.Done(); return context.Cause(ctx) },
-		publishing: make(chan struct{}, 1), moving: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
+		publishing: make(chan struct{}, 1), moving: make(chan struct{}, 1), pinning: make(chan struct{}, 1), wake: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
 	}
 	return r
 }

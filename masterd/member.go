@@ -307,7 +307,7 @@ func (m *member) newLeader() *leader {
 		node: m.node, self: m.self.node, own: memberCert{m}, keeper: m.keeper, nodes: calls, ask: calls, repairs: calls, settles: calls, scripts: calls, client: m.client, evicts: m.d.evicts, sign: m.signOrAsk, alive: m.answers, levelOf: calls.levelOf,
 		push:  &pusher{call: calls, reach: newReach(), now: m.d.cfg.Now, chain: m.keeper.Since, docs: m.rosterDocs},
 		clock: newClock(m.d.cfg.Now), log: m.log.Named("leader"), audit: m.d.audit, work: m.d.runJobs,
-		publishing: make(chan struct{}, 1), moving: make(chan struct{}, 1), wake: make(chan struct{}, 1), admitting: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
+		publishing: make(chan struct{}, 1), moving: make(chan struct{}, 1), pinning: make(chan struct{}, 1), wake: make(chan struct{}, 1), admitting: make(chan struct{}, 1), ready: make(chan struct{}), ensured: map[cluster.NodeID]ensured{},
 		again: map[cluster.NodeID]time.Time{},
 	}
 }

@@ -110,6 +110,7 @@ func (l *leader) issueOwn(ctx context.Context, csr pki.CSR) ([]byte, error) {
 	}
 	change := state.NodeCerts{
 		Node: n.UUID, Kind: state.CertCandidate, Cert: der, Pins: []cluster.Digest{cluster.DigestOf(l.own.used()), cluster.DigestOf(der)},
+		Was: n.Pins(state.CertCandidate),
 	}
 	_, _, err = l.change(ctx, state.KindNodeCerts, change, l.meta(selfActor, rpc.NewRequestID()), nil)
 	return der, err

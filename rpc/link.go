@@ -78,12 +78,14 @@ func (p *peer) acquire(ctx context.Context) (l *link, reused bool, err error) {
 }
 
 // take counts a call on a link that was just dialled. The map may have changed
-// since its server was judged.
+// since its server was judged, and so may this side's certificate: somebody else
+// may have begun the dial.
 func (p *peer) take(l *link) bool {
+	own, err := p.client.certificate()
 	view := p.client.cfg.View()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cur != l || l.cc.Err() != nil || p.vouch(l, view) != nil {
+	if err != nil || p.cur != l || l.cc.Err() != nil || !bytes.Equal(l.own, leafOf(own)) || p.vouch(l, view) != nil {
 		return false
 	}
 	l.calls++

@@ -29,7 +29,7 @@ func (m *machine) certs(n *state.Node) *certSide {
 	}
 	for _, kind := range kindsOf(n) {
 		if _, ok := c.used[kind]; !ok {
-			c.used[kind] = pinsIn(n, kind)[0]
+			c.used[kind] = n.Pins(kind)[0]
 		}
 	}
 	return c
@@ -115,7 +115,7 @@ func (w *world) vouched(when string) {
 	for _, n := range s.SortedNodes() {
 		m := w.machines[n.UUID]
 		for kind, pin := range m.cert.used {
-			if pins := pinsIn(n, kind); len(pins) > 0 && !slices.Contains(pins, pin) {
+			if pins := n.Pins(kind); len(pins) > 0 && !slices.Contains(pins, pin) {
 				w.t.Errorf("%s: the %s certificate that %s uses is not listed", when, kind, n.Name)
 			}
 			if der := m.cert.cert[kind]; der != nil {
@@ -140,7 +140,7 @@ func (w *world) renewed() error {
 			return fmt.Errorf("%s is marked", n.Name)
 		}
 		for _, kind := range kindsOf(n) {
-			if pins := pinsIn(n, kind); len(pins) != 1 || m.cert.cert[kind] == nil || pins[0] != m.cert.used[kind] {
+			if pins := n.Pins(kind); len(pins) != 1 || m.cert.cert[kind] == nil || pins[0] != m.cert.used[kind] {
 				return fmt.Errorf("%s: %d digests of %s, or not the one in use", n.Name, len(pins), kind)
 			}
 			if slices.Contains(m.cert.old, m.cert.used[kind]) {

@@ -57,7 +57,7 @@ func (i *issuing) one(n *state.Node, req rpc.CertRequest) (state.NodeCerts, erro
 	if err != nil {
 		return state.NodeCerts{}, err
 	}
-	pins := pinsIn(n, req.Kind)
+	pins := n.Pins(req.Kind)
 	used := pins[len(pins)-1]
 	if slices.Contains(pins, req.Used) {
 		used = req.Used
@@ -76,5 +76,5 @@ func (i *issuing) one(n *state.Node, req rpc.CertRequest) (state.NodeCerts, erro
 	if req.Kind == state.CertCandidate {
 		pin = cluster.DigestOf(der)
 	}
-	return state.NodeCerts{Node: n.UUID, Kind: req.Kind, Cert: der, Pins: []cluster.Digest{used, pin}}, nil
+	return state.NodeCerts{Node: n.UUID, Kind: req.Kind, Cert: der, Pins: []cluster.Digest{used, pin}, Was: pins}, nil
 }

@@ -201,6 +201,9 @@ func (g *certRoll) overlap(ctx context.Context, answers map[cluster.NodeID]rpc.C
 
 func (g *certRoll) commitCerts(ctx context.Context, body state.NodesCerts) error {
 	_, err := (&roll{run: g.run}).commit(ctx, state.KindNodesCerts, func(u *state.JobUpdate) any { body.Job = u; return body })
+	if errors.Is(err, state.ErrOvertaken) {
+		return nil // what is left to do is found again
+	}
 	return err
 }
 
@@ -273,8 +276,11 @@ func (g *certRoll) retire(ctx context.Context, used map[cluster.NodeID][]rpc.Ins
 			continue
 		}
 		for _, c := range used[n.UUID] {
+			if !bytes.Equal(c.Certificate, certOf(n, c.Kind)) {
+				continue // the node has renewed it by itself since
+			}
 			if pin, err := pinIn(n, c); err == nil {
-				body.Certs = append(body.Certs, state.NodeCerts{Node: n.UUID, Kind: c.Kind, Pins: []cluster.Digest{pin}})
+				body.Certs = append(body.Certs, state.NodeCerts{Node: n.UUID, Kind: c.Kind, Pins: []cluster.Digest{pin}, Was: n.Pins(c.Kind)})
 			}
 		}
 		open := len(g.due(s, n)) > 0 || len(pending(n)) > len(used[n.UUID])
@@ -415,18 +421,6 @@ func certOf(n *state.Node, kind string) []byte {
 	return n.Certs.Candidate
 }
 
-func pinsIn(n *state.Node, kind string) []cluster.Digest {
-	switch {
-	case kind == state.CertServer:
-		return n.Server
-	case kind == state.CertIdentity:
-		return n.Identity
-	case n.Keys != nil:
-		return n.Keys.Client
-	}
-	return nil
-}
-
 // pinIn is what the map or the roster knows a certificate by.
 func pinIn(n *state.Node, c rpc.InstalledCert) (cluster.Digest, error) {
 	pin := cluster.DigestOf(c.Certificate)
@@ -437,7 +431,7 @@ func pinIn(n *state.Node, c rpc.InstalledCert) (cluster.Digest, error) {
 		}
 		pin = pki.PinOf(cert)
 	}
-	if !slices.Contains(pinsIn(n, c.Kind), pin) {
+	if !slices.Contains(n.Pins(c.Kind), pin) {
 		return pin, fmt.Errorf("the %s certificate of node %s is not listed", c.Kind, n.Name)
 	}
 	return pin, nil
@@ -447,7 +441,7 @@ func pinIn(n *state.Node, c rpc.InstalledCert) (cluster.Digest, error) {
 func pending(n *state.Node) (certs []rpc.InstalledCert) {
 	for _, kind := range kindsOf(n) {
 		c := rpc.InstalledCert{Kind: kind, Certificate: certOf(n, kind)}
-		if _, err := pinIn(n, c); err == nil && len(pinsIn(n, kind)) > 1 {
+		if _, err := pinIn(n, c); err == nil && len(n.Pins(kind)) > 1 {
 			certs = append(certs, c)
 		}
 	}

@@ -118,7 +118,7 @@ func (s *Server) renew(ctx context.Context, call Call, req rpc.CertificateReques
 	if slices.Contains(pins, csr.Pin) {
 		next = pins // a reply was lost so long ago that its certificate is due itself
 	}
-	change := state.NodeCerts{Node: n.UUID, Kind: req.Kind, Cert: der, Pins: next}
+	change := state.NodeCerts{Node: n.UUID, Kind: req.Kind, Cert: der, Pins: next, Was: pins}
 	_, err = s.master.Change(ctx, state.KindNodeCerts, change, "node "+string(n.Name), call.Request)
 	return der, err
 }

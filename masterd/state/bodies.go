@@ -224,6 +224,8 @@ type NodeCerts struct {
 	SSH     []cluster.SSHKey   `json:"ssh,omitempty"`
 	Signing candmap.SigningKey `json:"signing,omitempty"`
 	Job     *JobUpdate         `json:"job,omitempty"`
+
+	Was []cluster.Digest `json:"-"` // the pins that Pins was computed from, for Current; nil: of no importance
 }
 
 // NodeRemove removes a node from the cluster.
