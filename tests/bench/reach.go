@@ -142,10 +142,14 @@ func (b *bench) proveReach(ctx context.Context, old lab.Node) error {
 	}
 	for _, n := range all {
 		if n.Name != b.master.Name {
-			err = errors.Join(err, b.c.Login(ctx, b.master, n))
+			if e := b.c.Login(ctx, b.master, n); e != nil {
+				err = errors.Join(err, fmt.Errorf("the new master's key: %w", e))
+			}
 		}
 		if n.Name != old.Name {
-			err = errors.Join(err, kit.Denied(b.c.Login(ctx, old, n)))
+			if e := kit.ShutOut(b.c.Login(ctx, old, n)); e != nil {
+				err = errors.Join(err, fmt.Errorf("the old master's key: %w", e))
+			}
 		}
 	}
 	return err

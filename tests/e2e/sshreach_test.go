@@ -25,23 +25,14 @@ func TestMachinesReachUnderLogins(t *testing.T) {
 		w.loginsOf(master, n, func() {
 			for range 3 {
 				w.admin(0, "gnt-cluster", "modify", "--ssh-reach=master")
-				w.must(w.logins(candidate, n, shutOut))
-				w.must(w.logins(candidate, master, shutOut))
+				w.must(w.logins(candidate, n, kit.ShutOut))
+				w.must(w.logins(candidate, master, kit.ShutOut))
 				w.admin(0, "gnt-cluster", "modify", "--ssh-reach=candidates")
 				w.must(w.logins(candidate, n, nil))
 			}
 		})
 	}
 	w.clean()
-}
-
-// shutOut is kit.Denied of a node that has just lost its access: noded may end a
-// login that is under way.
-func shutOut(err error) error {
-	if err != nil && strings.Contains(err.Error(), "Connection closed") {
-		return nil
-	}
-	return kit.Denied(err)
 }
 
 // byDefaultAtTheEnd has the SSH settings of the machines as they were.
@@ -80,7 +71,7 @@ func TestG4MachinesReachOfTheNextMaster(t *testing.T) {
 			}
 			t.Logf("%s, after the handover to %s its logins everywhere took %s", storage, to, time.Since(began).Round(time.Millisecond))
 			for _, n := range w.others(old.Name) {
-				w.must(w.logins(old, n, shutOut))
+				w.must(w.logins(old, n, kit.ShutOut))
 			}
 			if len(stolen) > 0 {
 				w.dead(stolen, old)

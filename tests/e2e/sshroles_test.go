@@ -118,10 +118,10 @@ func TestMachinesTwoAtOnce(t *testing.T) {
 		judge [2]func(error) error // of logins from a, and from b
 	}{
 		{"yes", "yes", [2]func(error) error{nil, nil}},
-		{"no", "no", [2]func(error) error{shutOut, shutOut}},
-		{"yes", "no", [2]func(error) error{nil, shutOut}},
-		{"no", "yes", [2]func(error) error{shutOut, nil}},
-		{"no", "no", [2]func(error) error{shutOut, shutOut}},
+		{"no", "no", [2]func(error) error{kit.ShutOut, kit.ShutOut}},
+		{"yes", "no", [2]func(error) error{nil, kit.ShutOut}},
+		{"no", "yes", [2]func(error) error{kit.ShutOut, nil}},
+		{"no", "no", [2]func(error) error{kit.ShutOut, kit.ShutOut}},
 	} {
 		var g errgroup.Group
 		for node, want := range map[string]string{a.Name: c.a, b.Name: c.b} {

@@ -86,6 +86,15 @@ func Denied(err error) error {
 	return err
 }
 
+// ShutOut is Denied of a node that has just lost its access: noded may end a
+// login that is under way.
+func ShutOut(err error) error {
+	if err != nil && strings.Contains(err.Error(), "Connection closed") {
+		return nil
+	}
+	return Denied(err)
+}
+
 func lastLine(s string) string {
 	s = strings.TrimSpace(s)
 	return s[strings.LastIndexByte(s, '\n')+1:]
