@@ -77,7 +77,11 @@ func (l *leader) propose(ctx context.Context, kind string, body any, meta state.
 	if !ok {
 		return l.node.Propose(ctx, kind, body, meta)
 	}
-	l.pinning <- struct{}{}
+	select {
+	case l.pinning <- struct{}{}:
+	case <-ctx.Done():
+		return state.Result{}, context.Cause(ctx)
+	}
 	defer func() { <-l.pinning }()
 	body, err := c.Current(l.node.State())
 	if err != nil {

@@ -3,7 +3,6 @@ package masterd
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -207,7 +206,7 @@ func (d *Daemon) Nodes() []rapi.NodeStatus {
 	var out []rapi.NodeStatus
 	for _, n := range m.node.State().SortedNodes() {
 		c := reached.of(n.UUID)
-		s := rapi.NodeStatus{Node: n.UUID, Reachable: c.failures == 0 && !c.at.IsZero(), Problem: fmt.Sprintf("%.300s", c.err)} // it may be the node's own words
+		s := rapi.NodeStatus{Node: n.UUID, Reachable: c.failures == 0 && !c.at.IsZero(), Problem: c.err}
 		if !c.at.IsZero() {
 			s.Version, s.Hash = c.ack.Version, c.ack.Hash
 			s.Age = now.Sub(c.at)

@@ -2,7 +2,9 @@ package masterd
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,6 +117,25 @@ func TestG4BoundsWhereSSHDAsks(t *testing.T) {
 			t.Errorf("%s: %v", name, got.SSHUntil)
 		case c.want >= 0 && !got.SSHUntil.Equal(candmap.Stamp(lease.Add(c.want))):
 			t.Errorf("%s: %s after the lease, want %s", name, got.SSHUntil.Sub(lease), c.want)
+		}
+	}
+}
+
+// TestProblemOfANode: why a node did not answer is one line of bounded length,
+// whatever it said, and is told only until it answers.
+func TestProblemOfANode(t *testing.T) {
+	id, now := statetest.ID(2), time.Now()
+	for name, answers := range map[string]func(*reach){
+		"back": func(r *reach) { r.back(id) }, "strange": func(r *reach) { r.strange(id) },
+		"answered": func(r *reach) { r.answered(id, rpc.MapAck{}, now, 0) },
+	} {
+		r := newReach()
+		r.failed(id, errors.New("refused\nnode3.example: all is well"+strings.Repeat("x", 1000)), now)
+		if got := r.of(id).err; strings.Contains(got, "\n") || len(got) > 300 || !strings.HasPrefix(got, "refused; ") {
+			t.Errorf("%q", got)
+		}
+		if answers(r); r.of(id).err != "" {
+			t.Errorf("%s: still %q", name, r.of(id).err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package masterd
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -80,7 +81,7 @@ func (r *reach) failed(id cluster.NodeID, err error, now time.Time) {
 	c := r.nodes[id]
 	c.failures++
 	c.asked = now
-	c.err = err.Error()
+	c.err = fmt.Sprintf("%.300s", strings.ReplaceAll(err.Error(), "\n", "; ")) // it may be the node's own words
 	r.nodes[id] = c
 }
 
@@ -89,7 +90,7 @@ func (r *reach) back(id cluster.NodeID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.nodes[id]
-	c.failures, c.slow = 0, 0
+	c.failures, c.slow, c.err = 0, 0, ""
 	r.nodes[id] = c
 }
 
@@ -99,7 +100,7 @@ func (r *reach) strange(id cluster.NodeID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.nodes[id]
-	c.failures, c.slow, c.asked, c.ack.Version = 0, 0, time.Time{}, cluster.Version{}
+	c.failures, c.slow, c.err, c.asked, c.ack.Version = 0, 0, "", time.Time{}, cluster.Version{}
 	r.nodes[id] = c
 }
 

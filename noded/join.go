@@ -36,6 +36,9 @@ func (d *Daemon) serveJoin(ctx context.Context, r *rpc.JoinRequest) (any, error)
 	}
 	fields := token.Fields()
 	if reply, ok := d.joined(fields); ok {
+		if m := d.current(); m != nil {
+			m.awaitContact(ctx)
+		}
 		return reply, nil
 	}
 	if err := d.vacant(); err != nil {

@@ -96,6 +96,10 @@ func (w *world) CertInstall(ctx context.Context, node cluster.NodeID, r rpc.Cert
 			}
 			reply.Used = append(reply.Used, cluster.DigestOf(order.Certificate))
 		}
+		if m.certsInUse != nil {
+			m.certsInUse(r)
+			m.certsInUse = nil
+		}
 		return nil
 	})
 	return reply, err

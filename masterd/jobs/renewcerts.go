@@ -65,7 +65,8 @@ func (g *certRoll) all(ctx context.Context) error {
 		if rest && g.stops() {
 			return errCanceled
 		}
-		if !rest {
+		// What a node renewed by itself meanwhile leaves an old key listed.
+		if !rest && !slices.ContainsFunc(g.nodes(), func(n *state.Node) bool { return len(pending(n)) > 0 }) {
 			break
 		}
 	}
@@ -275,15 +276,17 @@ func (g *certRoll) retire(ctx context.Context, used map[cluster.NodeID][]rpc.Ins
 		if !g.only.IsZero() && n.UUID != g.only {
 			continue
 		}
+		retired := 0
 		for _, c := range used[n.UUID] {
 			if !bytes.Equal(c.Certificate, certOf(n, c.Kind)) {
 				continue // the node has renewed it by itself since
 			}
 			if pin, err := pinIn(n, c); err == nil {
 				body.Certs = append(body.Certs, state.NodeCerts{Node: n.UUID, Kind: c.Kind, Pins: []cluster.Digest{pin}, Was: n.Pins(c.Kind)})
+				retired++
 			}
 		}
-		open := len(g.due(s, n)) > 0 || len(pending(n)) > len(used[n.UUID])
+		open := len(g.due(s, n)) > 0 || len(pending(n)) > retired
 		switch {
 		case open && n.RenewBefore.Before(g.since) && !g.stops():
 			body.Stale = append(body.Stale, state.StaleNode{Node: n.UUID, Since: g.since})

@@ -35,6 +35,36 @@ func TestCertificatesOfAllNodes(t *testing.T) {
 	}
 }
 
+// TestG7OldKeyGoesAllTheSame: a node that gets another certificate for its new
+// key, by its own renewal, before the old key is retired keeps that one no longer.
+func TestG7OldKeyGoesAllTheSame(t *testing.T) {
+	w := newWorld(t, 3, 2)
+	n := w.node(2)
+	old := n.Identity
+	w.machines[n.UUID].certsInUse = func(r rpc.CertInstallRequest) {
+		s := w.lab.S
+		ca, err := pki.ParseCA(s.CA.Cert, s.CA.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range r.Certificates {
+			cert, err := pki.ParseCertDER(c.Certificate)
+			if err != nil || c.Kind != state.CertIdentity {
+				continue
+			}
+			der, err := ca.Issue(pki.Request{Kind: pki.KindIdentity, Node: n.UUID, Name: n.Name, Addresses: n.Addresses, PublicKey: cert.PublicKey}, w.lab.Now.Add(2*time.Second))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.lab.Do(state.KindNodeCerts, state.NodeCerts{Node: n.UUID, Kind: c.Kind, Cert: der, Pins: s.Node(n.UUID).Identity})
+		}
+	}
+	wantSuccess(t, w.finish(w.submit(renewCerts)), `[]`)
+	if now := w.node(2).Identity; len(now) != 1 || now[0] == old[0] {
+		t.Errorf("%d keys are listed, the old one among them: %v", len(now), slices.Contains(now, old[0]))
+	}
+}
+
 func TestAuthorityChanged(t *testing.T) {
 	w := newWorld(t, 5, 3)
 	old := string(w.State().CA.Cert)

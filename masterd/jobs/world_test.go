@@ -45,6 +45,7 @@ type machine struct {
 	cert      certSide
 
 	spoilCerts func(*rpc.CertPrepareReply)
+	certsInUse func(rpc.CertInstallRequest) // called once, when certificates are in use
 	gossip     gossipSide
 	seals      *sshkeys.Recipient
 }
