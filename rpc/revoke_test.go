@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -266,6 +268,46 @@ func TestDeliveryThatRevokesItself(t *testing.T) {
 				if !c.isRevoked() || c.begin(&Request{}) {
 					t.Error("the connection goes on")
 				}
+			}
+		})
+	}
+}
+
+// A call that comes between Revoke's judgement of a connection and the end of
+// its socket sees the connection end, as one does that comes later: a failed
+// stream would look like a fault of the server.
+func TestCallOnARevokedConnection(t *testing.T) {
+	for _, proto := range []string{"h2", "http/1.1"} {
+		t.Run(strings.ReplaceAll(proto, "/", ""), func(t *testing.T) {
+			w := newWorld(t)
+			srv := w.serve(4, map[string]Handler{"map-put": func(context.Context, *Request) (any, error) { return MapAck{}, nil }})
+			tr := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*w.cert(pki.KindCandidate, 2)}}, ForceAttemptHTTP2: proto == "h2"}
+			hc := &http.Client{Transport: tr, Timeout: testDeadline}
+			defer tr.CloseIdleConnections()
+			put := func() error { // the transport repeats a GET by itself
+				r, err := http.NewRequest("PUT", "https://"+srv.addr.String()+"/v1/map", strings.NewReader("{}"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp, err := hc.Do(r)
+				if err != nil {
+					return err
+				}
+				_, err = io.Copy(io.Discard, resp.Body)
+				return errors.Join(err, resp.Body.Close())
+			}
+			if err := put(); err != nil {
+				t.Fatal(err)
+			}
+			_, next := w.change(2, 1)
+			for _, c := range srv.conns.all() {
+				if !c.regrade(next) {
+					t.Fatal("the connection is not revoked")
+				}
+			}
+			err := put()
+			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the call ended with: %v", err)
 			}
 		})
 	}

@@ -116,7 +116,10 @@ func (s *Server) serve(m *Method, h Handler, w http.ResponseWriter, r *http.Requ
 	c := r.Context().Value(connKey{}).(*conn)
 	q := &Request{ID: requestID(r.Header), HTTP: r, method: m, srv: s, conn: c, deadline: time.Now().Add(m.Timeout)}
 	if !c.begin(q) {
-		panic(http.ErrAbortHandler) // its socket is closed; nobody waits for words
+		if !c.sparing() {
+			c.abort() // as Revoke will: the caller sees its connection end, not this call alone
+		}
+		panic(http.ErrAbortHandler) // nobody waits for words
 	}
 	defer c.end(q)
 	view := s.cfg.View()
