@@ -112,6 +112,7 @@ func open(t *testing.T, dir string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.TellOnFailure(t)
 	return &world{c, t, ctx}
 }
 
@@ -124,7 +125,6 @@ func small(t *testing.T) *world { return open(t, smallDir) }
 func rested(t *testing.T) *world {
 	t.Helper()
 	w := open(t, largeDir)
-	w.tellOnFailure(t)
 	w.rest("node1", "node2", "node3")
 	return w
 }

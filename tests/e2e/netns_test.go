@@ -40,7 +40,6 @@ func machines(t *testing.T) *world {
 	})
 	skipWithoutMachines(t, netns.err)
 	w := open(t, netns.lab.Dir())
-	w.tellOnFailure(t)
 	w.rest("node1")
 	return w
 }

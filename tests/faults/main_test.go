@@ -90,6 +90,7 @@ func open(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.TellOnFailure(t)
 	w := &world{c, t, ctx, map[string]*os.File{}}
 	if rested {
 		rested = false

@@ -56,6 +56,7 @@ func up(t *testing.T, cfg lab.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.TellOnFailure(t)
 	w := &world{Cluster: k, t: t, ctx: ctx}
 	w.systemctl()
 	return w
