@@ -31,6 +31,7 @@ type fakeMasterd struct {
 	boots     int
 	cert      []byte
 	destroyed bool
+	late      bool // it has not heard of the map in force
 	stop      func()
 }
 
@@ -58,7 +59,11 @@ func (f *fakeMasterd) start() {
 	rpc.HandleLocal(mux, http.MethodGet, rpc.LocalKeysState, f.state)
 	rpc.HandleLocal(mux, http.MethodPost, rpc.LocalView, func(ctx context.Context, v *rpc.LocalViewReply) (any, error) {
 		f.views <- *v
-		return nil, f.failing(rpc.LocalView)
+		err := f.failing(rpc.LocalView)
+		if err == nil {
+			f.setLate(false)
+		}
+		return nil, err
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -71,6 +76,12 @@ func (f *fakeMasterd) start() {
 		f.stop = func() {}
 	}
 	f.h.t.Cleanup(func() { f.stop() })
+}
+
+func (f *fakeMasterd) setLate(late bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late = late
 }
 
 func (f *fakeMasterd) setFail(fn func(path string) error) {
@@ -141,8 +152,14 @@ func (f *fakeMasterd) create(_ context.Context, r *rpc.LocalKeysRequest) (any, e
 
 func (f *fakeMasterd) destroy(context.Context, *struct{}) (any, error) {
 	f.mu.Lock()
-	f.destroyed, f.cert = true, nil
+	late := f.late
+	if !late {
+		f.destroyed, f.cert = true, nil
+	}
 	f.mu.Unlock()
+	if late {
+		return nil, cluster.Errorf(cluster.CodeBusy, "the map that masterd holds still names this node")
+	}
 	if err := f.failing(rpc.LocalKeysDestroy); err != nil {
 		return nil, err
 	}

@@ -176,6 +176,31 @@ func TestG5DemotedLosesKeys(t *testing.T) {
 	}
 }
 
+// TestG5MasterdHearsFirst: a masterd to which the news of the role's end is still
+// on its way hears it before it is to destroy keys; a new role waits for no more.
+func TestG5MasterdHearsFirst(t *testing.T) {
+	t.Parallel()
+	w, _ := founded(t)
+	second := joined(t, w)
+	w.promote(second, false)
+	id := second.member().id.Node
+	w.mustPush(id)
+	second.masterd.setLate(true)
+	second.masterd.setFail(func(path string) error {
+		if path == rpc.LocalView {
+			return errLost
+		}
+		return nil
+	})
+	w.demote(id)
+	w.mustPush(id)
+	wantCode(t, "destroying keys of which masterd does not know that they are lost", w.call(id, rpc.MethodKeyDestroy, "", struct{}{}, nil), cluster.CodeBusy)
+	second.masterd.setFail(nil)
+	if err := w.call(id, rpc.MethodKeyCreate, "", rpc.KeyCreateRequest{Incarnation: 1}, nil); err != nil {
+		t.Errorf("making the keys of a new role: %v", err)
+	}
+}
+
 // TestG5StrayKeysGo: keys that an interrupted promotion left are destroyed
 // when they are old, and only by a fresh map.
 func TestG5StrayKeysGo(t *testing.T) {

@@ -185,9 +185,12 @@ func (m *member) destroyKey(ctx context.Context, q *rpc.Request) (any, error) {
 }
 
 // destroyKeys destroys the SSH key and all that masterd holds. One failure
-// does not spare the other.
+// does not spare the other. masterd hears first that the role is over: a map in
+// force is on its way to it for a moment.
 func (m *member) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
-	reply, err := destroyAll(ctx, m.keys, m.masterd)
+	v := m.keeper.View()
+	knows := v.Map != nil && !m.candidate(v) && m.tellMasterd(ctx, v) == nil
+	reply, err := destroyAll(ctx, m.keys, m.masterd, knows)
 	if len(reply.Removed) > 0 || err != nil {
 		failed := err
 		if len(reply.Problems) > 0 {
@@ -201,9 +204,9 @@ func (m *member) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
 	return reply, err
 }
 
-func destroyAll(ctx context.Context, keys keyDir, masterd *localMasterd) (rpc.KeyDestroyReply, error) {
+func destroyAll(ctx context.Context, keys keyDir, masterd *localMasterd, knows bool) (rpc.KeyDestroyReply, error) {
 	ssh := rpc.Destroyed(keys.destroy())
-	reply, err := masterd.destroyKeys(ctx)
+	reply, err := masterd.destroyKeys(ctx, knows)
 	reply.Removed = append(ssh.Removed, reply.Removed...)
 	reply.Problems = append(ssh.Problems, reply.Problems...)
 	return reply, err
