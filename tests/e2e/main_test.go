@@ -137,6 +137,11 @@ func (w *world) rest(candidates ...string) {
 		w.t.Fatal(err)
 	}
 	w.startAll()
+	for _, n := range w.readMap().Nodes {
+		if n.Role == "offline" { // a test that failed has left it so
+			w.admin(0, "gnt-node", "modify", "-O", "no", n.Name)
+		}
+	}
 	w.settle()
 	m := w.readMap()
 	for _, n := range w.nodes() {
