@@ -187,7 +187,7 @@ func (g *grown) logsIn(ctx context.Context) error {
 
 // isDenied returns nil if the copy of the key opens nothing any more.
 func (g *grown) isDenied(ctx context.Context) error {
-	return kit.Denied(g.cluster.LoginWith(ctx, g.key, g.node, g.other))
+	return kit.ShutOut(g.cluster.LoginWith(ctx, g.key, g.node, g.other))
 }
 
 func showGrowth(what string, all []*grown, times func(*grown) roleTimes) {

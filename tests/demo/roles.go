@@ -247,7 +247,7 @@ func (t *teller) oldKeyDenied(ctx context.Context, l *kit.Loot, others []lab.Nod
 		return "", err
 	}
 	n, err := everywhere(others, func(to lab.Node) error {
-		return kit.Denied(t.c.LoginWith(ctx, key, l.Node, to))
+		return kit.ShutOut(t.c.LoginWith(ctx, key, l.Node, to))
 	})
 	return fmt.Sprintf("permission denied by %d of %d nodes", n, len(others)), err
 }

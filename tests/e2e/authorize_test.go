@@ -88,7 +88,7 @@ func (a *asking) opens(from, to string) {
 // shut checks that it does not, and that the administrator's own key does.
 func (a *asking) shut(what, from string) {
 	a.t.Helper()
-	if err := kit.Denied(a.Login(a.ctx, a.node(from), a.node("node5"))); err != nil {
+	if err := kit.ShutOut(a.Login(a.ctx, a.node(from), a.node("node5"))); err != nil {
 		a.t.Errorf("%s: %v", what, err)
 	}
 	began := time.Now()
@@ -119,7 +119,7 @@ func TestG4CommandFollowsRoles(t *testing.T) {
 	a.must(a.LoginWith(a.ctx, stolen, a.node("node4"), a.node("node5")))
 	a.admin(0, "gnt-node", "modify", "-C", "no", "node4")
 	for _, n := range a.others("node4") {
-		if err := kit.Denied(a.LoginWith(a.ctx, stolen, a.node("node4"), n)); err != nil {
+		if err := kit.ShutOut(a.LoginWith(a.ctx, stolen, a.node("node4"), n)); err != nil {
 			t.Errorf("the key of a demoted node and %s: %v", n.Name, err)
 		}
 	}

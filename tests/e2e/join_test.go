@@ -235,7 +235,7 @@ func TestG4RemovedNodeIsRefused(t *testing.T) {
 			w.refused(before.Caller(before.Member), w.Noded(n), "/v1/map?from=0.0", "not_in_roster", "not_in_map")
 			w.refused(before.Caller(before.Candidate), w.Noded(n), "/v1/state", "not_in_roster", "not_in_map")
 		}
-		if err := kit.Denied(w.LoginWith(w.ctx, key, w.node("node5"), w.node("node1"))); err != nil {
+		if err := kit.ShutOut(w.LoginWith(w.ctx, key, w.node("node5"), w.node("node1"))); err != nil {
 			t.Errorf("the removed node's SSH key: %v", err)
 		}
 	}

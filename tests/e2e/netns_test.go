@@ -68,7 +68,7 @@ func TestMachinesFollowRoles(t *testing.T) {
 	w := machines(t)
 	master, other, n := w.node("node1"), w.node("node2"), w.node("node3")
 	w.must(w.logins(master, n, nil))
-	w.must(w.logins(n, other, kit.Denied))
+	w.must(w.logins(n, other, kit.ShutOut))
 
 	w.admin(0, "gnt-node", "modify", "-C", "yes", n.Name)
 	w.settle()
@@ -88,9 +88,9 @@ func TestMachinesFollowRoles(t *testing.T) {
 	if code, err := session.Wait(); code != 255 || err != nil {
 		t.Errorf("the session of the node that was demoted: code %d, %v", code, err)
 	}
-	w.must(w.logins(n, other, kit.Denied))
-	w.must(w.logins(n, master, kit.Denied))
-	w.must(kit.Denied(w.LoginWith(w.ctx, key, n, other)))
+	w.must(w.logins(n, other, kit.ShutOut))
+	w.must(w.logins(n, master, kit.ShutOut))
+	w.must(kit.ShutOut(w.LoginWith(w.ctx, key, n, other)))
 	w.refused(loot.Caller(loot.Candidate), w.Noded(other), "/v1/state", "not_in_map")
 	if _, err := os.Lstat(n.File("/var/lib/rolekey/ssh/id")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the former candidate's key: %v", err)

@@ -131,7 +131,7 @@ func readdAfterDiskLoss(w *world) {
 	}
 	gone() // before there is a new life
 	// Now, since with the new life ssh(1) offers the new key as well.
-	if err := kit.Denied(w.LoginWith(w.ctx, key, n, w.node(master))); err != nil {
+	if err := kit.ShutOut(w.LoginWith(w.ctx, key, n, w.node(master))); err != nil {
 		w.t.Errorf("the lost SSH key: %v", err)
 	}
 	w.expect(0, "is now a node", n.Name, token, "noded", "join", "-")

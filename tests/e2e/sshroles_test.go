@@ -73,7 +73,7 @@ func TestG4MachinesWaysOut(t *testing.T) {
 			w.dead(loot, n)
 			w.must(w.logins(w.node("node1"), n, nil))
 			w.rest("node1")
-			w.must(w.logins(n, w.node("node3"), kit.Denied))
+			w.must(w.logins(n, w.node("node3"), kit.ShutOut))
 		})
 	}
 	w = machines(t)
@@ -84,7 +84,7 @@ func TestG4MachinesWaysOut(t *testing.T) {
 func (w *world) dead(key []byte, from lab.Node) {
 	w.t.Helper()
 	for _, to := range w.others(from.Name) {
-		if err := kit.Denied(w.tryStolen(key, from, to)); err != nil {
+		if err := kit.ShutOut(w.tryStolen(key, from, to)); err != nil {
 			w.t.Errorf("the key that %s had, on %s: %v", from.Short(), to.Short(), err)
 		}
 	}
@@ -174,7 +174,7 @@ func TestZG4MachinesExpire(t *testing.T) {
 		if began.Before(until.Add(-time.Second)) {
 			t.Errorf("refused %s before the expiry: %v", time.Until(until), err)
 		}
-		return kit.Denied(err)
+		return kit.ShutOut(err)
 	})
 	w.must(err)
 	if logins == 0 {

@@ -363,7 +363,7 @@ func TestW7OldSSHKeysAreDead(t *testing.T) {
 		w.admin(0, "gnt-node", "modify", "-C", "no", "node4")
 	}
 	for i, key := range stolen {
-		if err := kit.Denied(w.LoginWith(w.ctx, key, w.node("node4"), w.nodes()[i])); err != nil {
+		if err := kit.ShutOut(w.LoginWith(w.ctx, key, w.node("node4"), w.nodes()[i])); err != nil {
 			t.Errorf("key %d on %s: %v", i, w.nodes()[i].Name, err)
 		}
 	}

@@ -86,10 +86,10 @@ func Denied(err error) error {
 	return err
 }
 
-// ShutOut is Denied of a node that has just lost its access: noded may end a
-// login that is under way.
+// ShutOut is Denied of a node that has just lost its access: for a second or two
+// noded ends logins that are not decided yet.
 func ShutOut(err error) error {
-	if err != nil && strings.Contains(err.Error(), "Connection closed") {
+	if err != nil && (strings.Contains(err.Error(), "Connection closed") || strings.Contains(err.Error(), "Connection reset")) {
 		return nil
 	}
 	return Denied(err)
