@@ -117,8 +117,9 @@ func TestHostKeysAreTold(t *testing.T) {
 	w.mustPush(id)
 	h.lookNow()
 	w.wantQuiet("while sshd does not show the key")
-	down.Store(false)
 	key := h.newHostKey()
+	h.lookNow() // none that saw the key before it is under way
+	down.Store(false)
 	poke(h.member().hostsNow)
 	got := w.wantTold("another host key")
 	if len(got.Keys) != 1 || !sameKey(got.Keys[0], key) || got.Node != id || got.Incarnation != 1 || got.Port != cluster.DefaultPorts.SSH || got.Cluster != w.id {
