@@ -70,12 +70,30 @@ func (c calls) Pulse(ctx context.Context, node cluster.NodeID) error {
 // order makes a call that changes a node. One that has just joined or come back
 // has heard no beacon yet, and gets it first.
 func (c calls) order(ctx context.Context, node cluster.NodeID, m rpc.Method, req, resp any) error {
-	err := c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, m, "", req, resp)
+	to := rpc.Target{Node: node, Daemon: rpc.Noded}
+	err := c.stamped(ctx, to, m, req, resp)
 	if l := c.member.office.holder(); cluster.CodeOf(err) == cluster.CodeMapStale && l != nil {
 		if err := l.beacon(ctx, beaconTimeout); err != nil {
 			return err
 		}
-		err = c.client.Call(c.stamp(ctx), rpc.Target{Node: node, Daemon: rpc.Noded}, m, "", req, resp)
+		err = c.stamped(ctx, to, m, req, resp)
+	}
+	return err
+}
+
+func (c calls) stamped(ctx context.Context, to rpc.Target, m rpc.Method, req, resp any) error {
+	return byNewest(c.stamp, func(by rpc.Stamp) error {
+		return c.client.Call(rpc.WithStamp(ctx, by), to, m, "", req, resp)
+	})
+}
+
+// byNewest makes a call by the newest map of this node. If a newer one comes in
+// force and reaches the other node before the call does, it is made once more.
+func byNewest(newest func() rpc.Stamp, call func(by rpc.Stamp) error) error {
+	by := newest()
+	err := call(by)
+	if now := newest(); cluster.CodeOf(err) == cluster.CodeMapOlder && now.Version.Newer(by.Version) {
+		err = call(now)
 	}
 	return err
 }
@@ -88,7 +106,7 @@ func (c calls) KeyDestroy(ctx context.Context, node cluster.NodeID) (rpc.KeyDest
 // KeyDestroyAt implements nodeKeys.
 func (c calls) KeyDestroyAt(ctx context.Context, to rpc.Target) (rpc.KeyDestroyReply, error) {
 	var reply rpc.KeyDestroyReply
-	err := c.client.Call(c.stamp(ctx), to, rpc.MethodKeyDestroy, "", struct{}{}, &reply)
+	err := c.stamped(ctx, to, rpc.MethodKeyDestroy, struct{}{}, &reply)
 	return reply, err
 }
 
@@ -127,8 +145,8 @@ func (c calls) SSHSettle(ctx context.Context, node cluster.NodeID, r rpc.SSHSett
 	return reply, err
 }
 
-func (c calls) stamp(ctx context.Context) context.Context {
-	return rpc.WithStamp(ctx, rpc.Stamp{Version: c.member.keeper.View().At(), Term: c.member.node.Term()})
+func (c calls) stamp() rpc.Stamp {
+	return rpc.Stamp{Version: c.member.keeper.View().At(), Term: c.member.node.Term()}
 }
 
 // office knows the leader while this node is master.

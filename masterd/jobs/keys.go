@@ -47,7 +47,8 @@ func mayPass(err error) bool {
 // notYet reports whether a node is there and may take the same order soon.
 func notYet(err error) bool {
 	switch cluster.CodeOf(err) {
-	case cluster.CodeBusy, cluster.CodeMapStale, cluster.CodeNoMap:
+	case cluster.CodeBusy, cluster.CodeMapStale, cluster.CodeNoMap,
+		cluster.CodeMapOlder: // it has a newer map than the order names, which the master is about to have
 		return true
 	}
 	return false

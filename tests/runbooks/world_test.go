@@ -43,6 +43,7 @@ func up(t *testing.T, cfg lab.Config) *world {
 	if cfg.MapLease == 0 {
 		cfg.MapLease = 6 * time.Second
 	}
+	cfg.Progress = t.Output()
 	c, err := lab.Up(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
