@@ -81,6 +81,7 @@ func (c calls) order(ctx context.Context, node cluster.NodeID, m rpc.Method, req
 	return err
 }
 
+// stamped makes an order that names the map by which it is given.
 func (c calls) stamped(ctx context.Context, to rpc.Target, m rpc.Method, req, resp any) error {
 	return byNewest(c.stamp, func(by rpc.Stamp) error {
 		return c.client.Call(rpc.WithStamp(ctx, by), to, m, "", req, resp)

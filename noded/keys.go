@@ -56,7 +56,7 @@ func (m *member) makeKeys(ctx context.Context, req rpc.KeyCreateRequest, d *draf
 	if m.hasLostKeys(m.keeper.View()) {
 		reply, err := m.destroyKeys(ctx)
 		if err == nil && len(reply.Problems) > 0 {
-			err = fmt.Errorf("%q", reply.Problems)
+			err = cluster.Errorf(cluster.CodeBusy, "%q", reply.Problems) // all of it is tried again with the order
 		}
 		if err != nil {
 			return rpc.CandidateKeys{}, fmt.Errorf("destroy the keys of the role that was lost: %w", err)
@@ -185,12 +185,15 @@ func (m *member) destroyKey(ctx context.Context, q *rpc.Request) (any, error) {
 }
 
 // destroyKeys destroys the SSH key and all that masterd holds. One failure
-// does not spare the other. masterd hears first that the role is over: a map in
-// force is on its way to it for a moment.
+// does not spare the other. masterd hears first that the role is over, and so
+// ends its use of them: a map in force is on its way to it for a moment.
 func (m *member) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
-	v := m.keeper.View()
-	knows := v.Map != nil && !m.candidate(v) && m.tellMasterd(ctx, v) == nil
-	reply, err := destroyAll(ctx, m.keys, m.masterd, knows)
+	if v := m.keeper.View(); v.Map != nil {
+		if err := m.tellMasterd(ctx, v); err != nil && ctx.Err() == nil {
+			m.log.Warn("masterd does not follow the map", zap.Error(err))
+		}
+	}
+	reply, err := destroyAll(ctx, m.keys, m.masterd)
 	if len(reply.Removed) > 0 || err != nil {
 		failed := err
 		if len(reply.Problems) > 0 {
@@ -204,9 +207,9 @@ func (m *member) destroyKeys(ctx context.Context) (rpc.KeyDestroyReply, error) {
 	return reply, err
 }
 
-func destroyAll(ctx context.Context, keys keyDir, masterd *localMasterd, knows bool) (rpc.KeyDestroyReply, error) {
+func destroyAll(ctx context.Context, keys keyDir, masterd *localMasterd) (rpc.KeyDestroyReply, error) {
 	ssh := rpc.Destroyed(keys.destroy())
-	reply, err := masterd.destroyKeys(ctx, knows)
+	reply, err := masterd.destroyKeys(ctx)
 	reply.Removed = append(ssh.Removed, reply.Removed...)
 	reply.Problems = append(ssh.Problems, reply.Problems...)
 	return reply, err

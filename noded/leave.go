@@ -44,7 +44,7 @@ func (d *Daemon) leave(ctx context.Context, id *identity) error {
 	if err := d.masterd.forget(ctx); err != nil {
 		return err
 	}
-	reply, err := destroyAll(ctx, d.keys, d.masterd, true)
+	reply, err := destroyAll(ctx, d.keys, d.masterd)
 	if err == nil && len(reply.Problems) > 0 {
 		err = fmt.Errorf("destroy keys: %q", reply.Problems)
 	}

@@ -123,9 +123,8 @@ func (l *localMasterd) refound(ctx context.Context, r rpc.RefoundRequest) (rpc.R
 // lost role loses them: noded removes the files itself if masterd does not run,
 // and otherwise what it left, by inability or by ill will. Under one that hangs
 // or fails it removes the keys alone, since the rest may be in use, and tells
-// that this was not all. One that does not know yet that the role is over is to
-// be asked again.
-func (l *localMasterd) destroyKeys(caller context.Context, knows bool) (rpc.KeyDestroyReply, error) {
+// that this was not all.
+func (l *localMasterd) destroyKeys(caller context.Context) (rpc.KeyDestroyReply, error) {
 	ctx, cancel := context.WithTimeout(caller, masterdWork)
 	defer cancel()
 	var reply rpc.KeyDestroyReply
@@ -137,8 +136,8 @@ func (l *localMasterd) destroyKeys(caller context.Context, knows bool) (rpc.KeyD
 		rest := l.remove(l.keyFiles()...)
 		rest.Removed = append(reply.Removed, rest.Removed...)
 		return rest, nil
-	case caller.Err() != nil || !knows && cluster.CodeOf(err) == cluster.CodeBusy:
-		return reply, err
+	case caller.Err() != nil:
+		return reply, err // nobody waits any more
 	}
 	reply = l.remove(l.at.SigningKey(), l.at.NextSigningKey(), l.at.CandidateKey(), l.at.NextCandidateKey())
 	reply.Problems = append(reply.Problems, fmt.Sprintf("masterd does not confirm: it may hold keys in memory until it is restarted, and its state is still on disk: %v", err))

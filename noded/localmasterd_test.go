@@ -42,7 +42,7 @@ func TestG5KeysGoUnderAMasterdThatHangs(t *testing.T) {
 			return here, nil
 		})
 		defer masterd.client.Close()
-		reply, err := masterd.destroyKeys(t.Context(), true)
+		reply, err := masterd.destroyKeys(t.Context())
 		if err != nil || !slices.Equal(reply.Removed, []string{at.SigningKey(), at.CandidateKey()}) {
 			t.Errorf("removed %q, %v", reply.Removed, err)
 		}
@@ -54,7 +54,7 @@ func TestG5KeysGoUnderAMasterdThatHangs(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if reply, err := masterd.destroyKeys(ctx, true); err == nil {
+		if reply, err := masterd.destroyKeys(ctx); err == nil {
 			t.Errorf("a caller that gave up is told %+v", reply)
 		}
 	})
@@ -65,14 +65,12 @@ func TestG5KeysGoUnderAMasterdThatHangs(t *testing.T) {
 func TestG5KeysGoUnderAMasterdThatFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer  error
-		knows   bool
 		removed int
 		told    bool
 	}{
-		"lies":          {nil, true, 6, false},
-		"fails":         {errors.New("its disk is gone"), true, 2, true},
-		"does not know": {cluster.Errorf(cluster.CodeBusy, "the map still names this node"), false, 0, true},
-		"will not know": {cluster.Errorf(cluster.CodeBusy, "the map still names this node"), true, 2, true},
+		"lies":             {nil, 6, false},
+		"fails":            {errors.New("its disk is gone"), 2, true},
+		"does not believe": {cluster.Errorf(cluster.CodeBusy, "the map still names this node"), 2, true},
 	} {
 		at := candidateFiles(t)
 		precious := filepath.Join(t.TempDir(), "precious")
@@ -82,7 +80,7 @@ func TestG5KeysGoUnderAMasterdThatFails(t *testing.T) {
 		masterd := newLocalMasterd(at, answering(t, func() (any, error) {
 			return rpc.KeyDestroyReply{Problems: []string{"remove signing.key: operation not permitted"}}, c.answer
 		}))
-		reply, err := masterd.destroyKeys(t.Context(), c.knows)
+		reply, err := masterd.destroyKeys(t.Context())
 		masterd.client.Close()
 		if told := err != nil || len(reply.Problems) > 0; len(reply.Removed) != c.removed || told != c.told {
 			t.Errorf("%s: %+v, %v", name, reply, err)
@@ -125,7 +123,7 @@ func TestG5KeysGoWithoutMasterd(t *testing.T) {
 	masterd := newLocalMasterd(at, func(context.Context, string) (net.Conn, error) {
 		return nil, &os.PathError{Op: "connect", Err: os.ErrNotExist}
 	})
-	reply, err := masterd.destroyKeys(t.Context(), true)
+	reply, err := masterd.destroyKeys(t.Context())
 	left, dirErr := os.ReadDir(at.MasterdDir())
 	if err != nil || dirErr != nil || len(reply.Removed) != 6 || len(reply.Problems) > 0 || len(left) > 0 {
 		t.Errorf("removed %q, problems %q, %v; left %v", reply.Removed, reply.Problems, err, left)

@@ -249,5 +249,5 @@ func (t *teller) oldKeyDenied(ctx context.Context, l *kit.Loot, others []lab.Nod
 	n, err := everywhere(others, func(to lab.Node) error {
 		return kit.ShutOut(t.c.LoginWith(ctx, key, l.Node, to))
 	})
-	return fmt.Sprintf("permission denied by %d of %d nodes", n, len(others)), err
+	return fmt.Sprintf("shut out by %d of %d nodes", n, len(others)), err
 }
